@@ -1,0 +1,7 @@
+"""`python -m gristmill` is the same as the command `gristmill`."""
+
+import sys
+
+from gristmill.cli import main
+
+sys.exit(main())

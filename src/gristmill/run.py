@@ -1,0 +1,213 @@
+"""The run folder: NAME.run beside NAME.grist. Identity, paths, spent time, the final record.
+
+    NAME.run/
+      run.json        identity and options of the problem
+      journal.jsonl   everything that was asked and came back
+      prepared/       parts, targets, views (row ids; the pictures lie in the shared store)
+      segments/ID/    checkpoint, predictions, deployable member, outcome.json
+      logs/           output of the workers
+      best.grist      best verified bundle so far
+      report.html     the full report (with pictures)
+      result.json     what the finished run found
+      lock            held by the operating system while a driver lives
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gristmill.errors import RunError, UsageError
+
+RUN_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Paths of one run. `folder` is NAME.run, `output` is NAME.grist."""
+
+    folder: Path
+    output: Path
+    identity: str
+
+    @property
+    def journal(self) -> Path:
+        """The append-only journal."""
+        return self.folder / "journal.jsonl"
+
+    @property
+    def prepared(self) -> Path:
+        """Parts, targets and views."""
+        return self.folder / "prepared"
+
+    @property
+    def best(self) -> Path:
+        """The best verified bundle so far."""
+        return self.folder / "best.grist"
+
+    @property
+    def report(self) -> Path:
+        """The full report."""
+        return self.folder / "report.html"
+
+    @property
+    def result(self) -> Path:
+        """The record of the finished run."""
+        return self.folder / "result.json"
+
+    @property
+    def logs(self) -> Path:
+        """Output of the workers."""
+        return self.folder / "logs"
+
+    def segment(self, segment_id: str) -> Path:
+        """The folder of one segment."""
+        return self.folder / "segments" / segment_id
+
+
+def output_path(path: str | os.PathLike[str] | None, out: str | os.PathLike[str] | None) -> Path:
+    """NAME.grist: as asked for with --out, else the data's name in the current folder.
+
+    Raises:
+        UsageError: if --out has another ending or its folder does not exist.
+    """
+    if out is None:
+        name = Path(path).resolve().stem if path is not None else "model"
+        return Path.cwd() / f"{name or 'model'}.grist"
+    chosen = Path(out)
+    if chosen.suffix != ".grist":
+        chosen = chosen.with_name(chosen.name + ".grist") if not chosen.suffix else chosen
+    if chosen.suffix != ".grist":
+        raise UsageError("The output must end in .grist.", got=out, next_step=f"use --out {chosen.stem}.grist")
+    if not chosen.absolute().parent.is_dir():
+        raise UsageError(
+            "The folder of the output must exist.", got=chosen.parent, next_step=f"mkdir -p {chosen.parent}"
+        )
+    return chosen.absolute()
+
+
+def identity_of(fingerprint: str, options: Mapping[str, Any]) -> str:
+    """Name of a problem: the data's fingerprint and the options that define it."""
+    text = json.dumps({"data": fingerprint, "options": options}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def open_run(output: Path, identity: str, options: Mapping[str, Any], *, fresh: bool = False) -> Run:
+    """The run folder of `output`, made when absent. The caller must hold the lock to write into it.
+
+    Raises:
+        RunError: if the folder belongs to another problem, or NAME.grist exists without its run.
+    """
+    run = Run(folder=output.with_suffix(".run"), output=output, identity=identity)
+    description = run.folder / "run.json"
+    if fresh:
+        _clear(run)
+    if not run.folder.exists() and output.exists():
+        raise RunError(
+            "The output must not exist yet, unless its run folder lies beside it.",
+            got=output,
+            next_step="choose another name with --out, or move the file away",
+        )
+    if description.exists():
+        _check_identity(run, description, options)
+    else:
+        _refuse_strangers(run)
+        run.folder.mkdir(exist_ok=True)
+        write_json(description, {"version": RUN_VERSION, "identity": identity, "options": dict(options)})
+    return run
+
+
+def _clear(run: Run) -> None:
+    if run.folder.exists() and (run.folder / "run.json").exists():
+        for entry in run.folder.iterdir():
+            if entry.name == "lock":
+                continue
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        run.output.unlink(missing_ok=True)
+
+
+def _refuse_strangers(run: Run) -> None:
+    strangers = [e.name for e in run.folder.iterdir() if e.name != "lock"] if run.folder.exists() else []
+    if strangers:
+        raise RunError(
+            "A run folder must be empty or made by Gristmill.",
+            got=f"{run.folder} holding {strangers[0]}",
+            next_step="choose another name with --out",
+        )
+
+
+def _check_identity(run: Run, description: Path, options: Mapping[str, Any]) -> None:
+    try:
+        known = json.loads(description.read_text())
+    except ValueError as error:
+        raise RunError("run.json must be readable.", got=f"{description}: {error}", next_step="use --fresh") from None
+    if known.get("identity") == run.identity:
+        return
+    before = known.get("options", {})
+    changed = [
+        f"{k} was {before.get(k)!r}, is {options.get(k)!r}"
+        for k in sorted({*before, *options})
+        if before.get(k) != options.get(k)
+    ]
+    raise RunError(
+        "A run can only go on with the same data and the same problem.",
+        got=f"{run.folder.name}: {'; '.join(changed) or 'the data have changed since'}",
+        next_step="use --fresh to start it anew (this deletes the old run), or another name with --out",
+    )
+
+
+def write_json(path: Path, data: object) -> None:
+    """Write `data` as JSON under a temporary name, then rename."""
+    write_bytes(path, json.dumps(data, indent=1, allow_nan=False).encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write bytes under a temporary name, flush to disk, then rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def list_runs(folder: Path) -> list[dict[str, Any]]:
+    """The runs in `folder`, each with its name, state, score and size in bytes; newest first."""
+    found = []
+    for path in sorted(folder.glob("*.run")):
+        if not (path / "run.json").exists():
+            continue
+        result = json.loads((path / "result.json").read_text()) if (path / "result.json").exists() else {}
+        size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
+        found.append(
+            {
+                "name": path.name,
+                "state": result.get("state", "unfinished"),
+                "metric": result.get("metric"),
+                "score": result.get("score"),
+                "seconds": result.get("spent"),
+                "bytes": size,
+                "changed": path.stat().st_mtime,
+            }
+        )
+    return sorted(found, key=lambda r: -float(r["changed"]))
+
+
+def prune(path: Path) -> int:
+    """Delete what a finished run no longer needs (segments and logs); returns the bytes freed."""
+    freed = 0
+    for name in ("segments", "logs"):
+        target = path / name
+        if target.is_dir():
+            freed += sum(f.stat().st_size for f in target.rglob("*") if f.is_file())
+            shutil.rmtree(target)
+    return freed
