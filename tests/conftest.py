@@ -1,0 +1,80 @@
+"""What every test may rely on: no network, no user cache, one thread, the same numbers each time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+# Before numpy, torch or onnxruntime are imported by any test: they read these once.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+os.environ["NO_COLOR"] = "1"
+os.environ["TERM"] = "dumb"
+os.environ["COLUMNS"] = "100"
+os.environ.pop("FORCE_COLOR", None)
+
+import hypothesis
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+hypothesis.settings.register_profile("gristmill", derandomize=True, deadline=None, database=None, max_examples=50)
+hypothesis.settings.load_profile("gristmill")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give this session a cache folder of its own; child processes inherit it."""
+    if not hasattr(config, "workerinput"):
+        os.environ["GRISTMILL_CACHE"] = tempfile.mkdtemp(prefix="gristmill-test-cache-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Take the session's cache away again."""
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.get("GRISTMILL_CACHE", ""), ignore_errors=True)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A whole-suite run that collects nothing has failed, whatever the reason."""
+    if session.testscollected == 0 and not hasattr(session.config, "workerinput"):
+        session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+        print("no tests were collected: that counts as a failure", file=sys.stderr)
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Refuse every connection that leaves this machine."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise AssertionError(f"tests are offline; something connected to {address}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+    yield
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data sets (`cifar10-12k`, `tables`, ...); tests that need it skip where it is absent.
+
+    `GRISTMILL_SHARED` names the folder that holds `data/`; otherwise it is `shared` beside the repository.
+    """
+    root = Path(os.environ.get("GRISTMILL_SHARED", REPOSITORY.parent / "shared"))
+    folder = root / "data" if (root / "data").is_dir() else root
+    if not (folder / "tables").is_dir():
+        pytest.skip("real data sets are not beside this checkout (set GRISTMILL_SHARED)")
+    return folder
