@@ -190,11 +190,11 @@ def _build_convstack(config: Config, task: Task, shape: Shape | None = None) -> 
 
 
 def _build_mbconv(config: Config, task: Task, shape: Shape | None = None) -> nn.Module:
-    from gristmill.models import mbconv
+    from gristmill.models.mbconv import build as build_mbconv
 
     get = family("mbconv").get
     pretrained = bool(get(config, "pretrained"))
-    return mbconv.build(
+    return build_mbconv(
         channels=picture(task)[0],
         outputs=task.target.outputs,
         width=1.0 if pretrained else float(get(config, "width")),
@@ -245,7 +245,7 @@ _CATALOG: tuple[Family, ...] = (
         parameters=_parameters(
             "features",
             backbone=(Choice(options=("hog", "lite0")), "lite0"),
-            resolution=(_ordered(32, 48, 64, 96, 128, 160, 224), 128),
+            resolution=(_ordered(32, 64, 96, 128, 160, 224), 128),
             strength=(_STRENGTHS, "auto"),
         ),
         tiny={"family": "features", "features.backbone": "hog", "features.resolution": 32},
