@@ -118,7 +118,8 @@ class Block(nn.Module):
         """(B, inside, H, W) -> (B, outside, H / stride, W / stride)."""
         y = x if self.expand is None else self.expand(x)
         y = self.project(self.depthwise(y))
-        return y + x if self.residual else y
+        out: Tensor = y + x if self.residual else y
+        return out
 
 
 def same_padding(kernel: int) -> tuple[int, int, int, int]:
