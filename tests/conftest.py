@@ -19,12 +19,14 @@ os.environ["TERM"] = "dumb"
 os.environ["COLUMNS"] = "100"
 os.environ.pop("FORCE_COLOR", None)
 
-import hypothesis
-import pytest
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-hypothesis.settings.register_profile("gristmill", derandomize=True, deadline=None, database=None, max_examples=50)
+hypothesis.settings.register_profile(
+    "gristmill", derandomize=True, deadline=None, database=None, max_examples=50
+)
 hypothesis.settings.load_profile("gristmill")
 
 
@@ -53,7 +55,11 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     connect = socket.socket.connect
 
     def guarded(self: socket.socket, address: Any) -> None:
-        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in (
+            "127.0.0.1",
+            "::1",
+            "localhost",
+        ):
             raise AssertionError(f"tests are offline; something connected to {address}")
         connect(self, address)
 
