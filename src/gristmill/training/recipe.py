@@ -1,0 +1,253 @@
+"""Recipe: every setting of one training with its unit, its ranges, and the defaults that depend on the data.
+
+`from_config` is the one place where a configuration and the data become settings; `parameters` says which of
+them search may change. Defaults were tuned on inner splits of training parts (cifar10-12k, gtsrb-mini,
+trashnet-320, adult, california-housing), one to two threads, 60-170 seconds a run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from gristmill.errors import UsageError
+from gristmill.space import Choice, Float, Parameter
+from gristmill.task import Task
+
+Balance = Literal["none", "loss", "sampling"]
+IMAGE_NETWORKS = ("convstack", "mbconv")
+NETWORKS = (*IMAGE_NETWORKS, "mlp")
+COOLDOWN_SHARE = 0.3
+"""Rows of the final cooldown as a share of all rows of a training: what search should ask for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All settings of one training. Rates are per optimizer step, before warm-up and cooldown."""
+
+    optimizer: Literal["muon", "adamw"]
+    """muon: Muon for hidden weights, SGD with Nesterov momentum for the rest; adamw: AdamW for all."""
+    batch: int
+    """Rows per optimizer step."""
+    rate: float
+    """Rate of the hidden weights; under Muon the relative change of the weights per step."""
+    head_rate: float
+    """Rate of the last layer."""
+    vector_rate: float
+    """Rate of biases, norms and embeddings."""
+    momentum: float = 0.9
+    """Of Muon's buffer."""
+    muon_steps: int = 3
+    """Newton-Schulz iterations."""
+    weight_decay: float = 0.0
+    """Decoupled for adamw, L2 for SGD; never on vectors."""
+    warmup_rows: int = 2000
+    """Rows over which the rate rises linearly from zero."""
+    average_share: float = 0.1
+    """Horizon of the weight average as a share of the rows seen."""
+    average_rows: int = 100_000
+    """Longest horizon of the weight average in rows."""
+    smoothing: float = 0.1
+    """Label smoothing: this much probability is spread over all classes."""
+    balance: Balance = "none"
+    """How rare classes are weighed: not, by the loss, or by drawing them more often."""
+    loss: Literal["cross_entropy", "huber", "mse"] = "cross_entropy"
+    """huber and mse act on standardised targets."""
+    flip: bool = False
+    """Mirror pictures left-right, in training and as a test-time view. Only where the label survives."""
+    shift: int = 0
+    """Largest shift in pixels, filled by reflection."""
+    cutout: int = 0
+    """Side of the square that is blanked, in pixels."""
+    colour: float = 0.0
+    """Strength of brightness and contrast jitter."""
+    resolution: int = 0
+    """Side of the square pictures in pixels; 0 for tables."""
+    how: Literal["squash", "pad", "crop"] = "squash"
+    """How a picture becomes a square."""
+    freeze_norm: bool = False
+    """Keep BatchNorm statistics as they came (fine-tuning on few rows)."""
+    probe_rows: int = 0
+    """Rows whose frozen features fit the head before fine-tuning starts; 0: a fresh head."""
+    numbers: Literal["standard", "quantile"] = "standard"
+    """How the numbers of a table are scaled."""
+    evaluation_batch: int = 512
+    """Rows per batch when nothing is learned."""
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or not 0 <= self.smoothing < 1 or not 0 < self.average_share <= 1:
+            raise ValueError(
+                f"a recipe needs batch >= 1, 0 <= smoothing < 1 and an average share; got {self}"
+            )
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Views of a picture whose logits are averaged in every evaluation."""
+        return ("identity", "mirror") if self.flip else ("identity",)
+
+    def rate_factor(self, rows: int, cooldown: tuple[int, int] | None = None) -> float:
+        """Part of the full rate at `rows` seen: linear warm-up, constant, and in a cooldown (start, end) the
+        1 - sqrt shape of Haegele et al. (arXiv 2405.18392)."""
+        warm = min(1.0, rows / self.warmup_rows) if self.warmup_rows else 1.0
+        if cooldown is None:
+            return warm
+        start, end = cooldown
+        progress = min(1.0, max(0.0, (rows - start) / max(1, end - start)))
+        return warm * (1.0 - math.sqrt(progress))
+
+
+def parameters(family: str) -> tuple[Parameter, ...]:
+    """What search may change in the training of a family; empty for one-shot learners.
+
+    Parameters shared by families (`aug.*`, `train.*`) have one name; `parameters_of` joins several families.
+    """
+    return tuple(p for p in _PARAMETERS if p.when is not None and family in p.when[1])
+
+
+def parameters_of(families: Iterable[str]) -> tuple[Parameter, ...]:
+    """Each parameter of any of the `families` once: append them to the catalogue's space."""
+    names = set(families)
+    return tuple(p for p in _PARAMETERS if p.when is not None and names & set(p.when[1]))
+
+
+def from_config(config: Mapping[str, Any], task: Task, *, rows: int, resolution: int = 0) -> Recipe:
+    """The recipe of a configuration on a view with `rows` training rows.
+
+    Args:
+        config: a configuration; absent parameters take their defaults. `aug.flip` is `off` unless whoever
+            proposes the configuration knows that the label survives a mirror.
+        resolution: side of the square pictures the family reads; 0 for tables.
+
+    Raises:
+        UsageError: for a family that is not trained in steps.
+    """
+    family = config["family"]
+    if family not in NETWORKS:
+        raise UsageError("A recipe belongs to a network family.", got=family, next_step=f"one of {NETWORKS}")
+    given = {p.name: config.get(p.name, p.default) for p in parameters(family)}
+    make = {"convstack": _convstack, "mbconv": _mbconv, "mlp": _mlp}[family]
+    recipe = make(given, config, rows)
+    return replace(
+        recipe,
+        balance=_balance(given["train.balance"], task.metric),
+        loss=_loss(given["train.loss"], task),
+        **(_picture_settings(given, resolution) if family in IMAGE_NETWORKS else {}),
+    )
+
+
+def _convstack(given: Mapping[str, Any], config: Mapping[str, Any], rows: int) -> Recipe:
+    batch = _batch(given["convstack.batch"], rows)
+    scale = math.sqrt(batch / 128)  # the update's noise falls with the root of the batch
+    rate = given["convstack.rate"] * scale
+    return Recipe(
+        optimizer="muon",
+        batch=batch,
+        rate=rate,
+        head_rate=2.0 * rate,
+        vector_rate=0.2 * rate,
+        momentum=0.9,
+        weight_decay=given["convstack.decay"],
+        warmup_rows=16 * batch,
+        smoothing=given["train.smoothing"],
+    )
+
+
+def _mbconv(given: Mapping[str, Any], config: Mapping[str, Any], rows: int) -> Recipe:
+    batch = _batch(given["mbconv.batch"], rows)
+    pretrained = bool(config.get("mbconv.pretrained", True))
+    rate = given["mbconv.rate"] * math.sqrt(batch / 32) * (1.0 if pretrained else 5.0)
+    return Recipe(
+        optimizer="adamw",
+        batch=batch,
+        rate=rate,
+        head_rate=rate * (given["mbconv.head_factor"] if pretrained else 1.0),
+        vector_rate=rate,
+        weight_decay=0.02,
+        warmup_rows=16 * batch,
+        smoothing=given["train.smoothing"],
+        freeze_norm=pretrained and given["mbconv.norm"] == "frozen",
+        probe_rows=2000 if pretrained else 0,
+    )
+
+
+def _mlp(given: Mapping[str, Any], config: Mapping[str, Any], rows: int) -> Recipe:
+    batch = _batch(given["mlp.batch"], rows)
+    rate = given["mlp.rate"] * math.sqrt(batch / 256)
+    return Recipe(
+        optimizer="adamw",
+        batch=batch,
+        rate=rate,
+        head_rate=rate,
+        vector_rate=rate,
+        weight_decay=given["mlp.decay"],
+        warmup_rows=16 * batch,
+        smoothing=0.0 if given["train.smoothing"] < 0.15 else given["train.smoothing"],
+        evaluation_batch=4096,
+    )
+
+
+def _batch(wanted: int, rows: int) -> int:
+    """The wanted batch, halved until an epoch of `rows` has at least eight steps (never below 8)."""
+    while wanted > 8 and wanted * 8 > rows:
+        wanted //= 2
+    return wanted
+
+
+def _balance(wanted: str, metric: str) -> Balance:
+    if wanted == "auto":
+        return "loss" if metric in ("balanced_accuracy", "macro_f1") else "none"
+    return wanted  # type: ignore[return-value]
+
+
+def _loss(wanted: str, task: Task) -> Literal["cross_entropy", "huber", "mse"]:
+    if task.target.task != "regression":
+        return "cross_entropy"
+    if wanted == "auto":
+        return "huber" if task.metric == "mae" else "mse"
+    return wanted  # type: ignore[return-value]
+
+
+def _picture_settings(given: Mapping[str, Any], side: int) -> dict[str, Any]:
+    return {
+        "resolution": side,
+        "flip": given["aug.flip"] == "on",
+        "shift": round(given["aug.shift"] * side),
+        "cutout": round(given["aug.cutout"] * side),
+        "colour": given["aug.colour"],
+        "evaluation_batch": max(16, min(512, 2**19 // max(1, side * side))),
+    }
+
+
+def _own(family: str, name: str, domain: Choice | Float, default: Any) -> Parameter:
+    return Parameter(name=f"{family}.{name}", domain=domain, default=default, when=("family", (family,)))
+
+
+def _shared(families: tuple[str, ...], name: str, domain: Choice | Float, default: Any) -> Parameter:
+    return Parameter(name=name, domain=domain, default=default, when=("family", families))
+
+
+def _ordered(*options: Any) -> Choice:
+    return Choice(options=options, ordered=True)
+
+
+_PARAMETERS: tuple[Parameter, ...] = (
+    _own("convstack", "rate", Float(low=0.01, high=0.3, log=True), 0.06),
+    _own("convstack", "batch", _ordered(32, 64, 128, 256), 128),
+    _own("convstack", "decay", _ordered(0.0, 1e-4, 1e-3), 1e-4),
+    _own("mbconv", "rate", Float(low=3e-5, high=3e-3, log=True), 3e-4),
+    _own("mbconv", "head_factor", _ordered(1.0, 3.0, 10.0), 3.0),
+    _own("mbconv", "batch", _ordered(16, 32, 64), 32),
+    _own("mbconv", "norm", Choice(options=("live", "frozen")), "live"),
+    _own("mlp", "rate", Float(low=3e-4, high=1e-2, log=True), 2e-3),
+    _own("mlp", "batch", _ordered(64, 128, 256, 512), 256),
+    _own("mlp", "decay", _ordered(0.0, 0.01, 0.1), 0.01),
+    _shared(NETWORKS, "train.smoothing", _ordered(0.0, 0.1, 0.2), 0.1),
+    _shared(NETWORKS, "train.balance", Choice(options=("auto", "none", "loss", "sampling")), "auto"),
+    _shared(NETWORKS, "train.loss", Choice(options=("auto", "huber", "mse")), "auto"),
+    _shared(IMAGE_NETWORKS, "aug.flip", Choice(options=("off", "on")), "off"),
+    _shared(IMAGE_NETWORKS, "aug.shift", _ordered(0.0, 0.0625, 0.125), 0.0625),
+    _shared(IMAGE_NETWORKS, "aug.cutout", _ordered(0.0, 0.25, 0.5), 0.0),
+    _shared(IMAGE_NETWORKS, "aug.colour", _ordered(0.0, 0.2, 0.4), 0.0),
+)
