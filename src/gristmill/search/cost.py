@@ -1,0 +1,67 @@
+"""What a segment will cost in seconds: the learner's own estimate, corrected by what was measured.
+
+Three sources, the best one wins: the configuration's own measured seconds per row, the correction of
+its family, the mean correction of all families (a slow machine is slow for everybody).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from gristmill.segment import Learner, Outcome, Segment
+
+_RECENT = 0.5  # weight of the newest observation: machines get busy and free again within a run
+_BOUND = math.log(50.0)  # a correction beyond this is a fault of the estimate, not of the machine
+
+
+@dataclass
+class CostModel:
+    """Corrections learnt so far. A `group` is a family, or `features` for the extraction of features."""
+
+    _rates: dict[str, float] = field(default_factory=dict)
+    _fixed: dict[str, float] = field(default_factory=dict)
+    _own: dict[str, float] = field(default_factory=dict)
+
+    def seconds(self, key: str, group: str, rows: int, *, per_row: float, fixed_s: float) -> float:
+        """Predicted seconds of a segment over `rows` rows; `key` names its configuration."""
+        rate = self._own.get(key, per_row * math.exp(self._correction(group)))
+        fixed = self._fixed.get(group)
+        return rate * rows + (fixed if fixed is not None else fixed_s * math.exp(max(0.0, self._correction(group))))
+
+    def learn(self, key: str, group: str, segment: Segment, outcome: Outcome, learner: Learner) -> None:
+        """Take in a finished or cut segment (one that failed says nothing about cost)."""
+        if outcome.state not in ("done", "cut"):
+            return
+        nominal = learner.parent_seconds_per_row if segment.kind == "features" else learner.seconds_per_row
+        rows = _rows(segment, outcome)
+        measured = _positive(outcome.facts.get("seconds_per_row"))
+        if measured is None and rows > 0 and outcome.seconds > 0:
+            measured = max(outcome.seconds - learner.fixed_s, 0.1 * outcome.seconds) / rows
+        if measured is not None:
+            self._own[key] = measured
+            if nominal > 0:
+                self._blend(self._rates, group, min(_BOUND, max(-_BOUND, math.log(measured / nominal))))
+        if rows > 0 and measured is not None:
+            self._blend(self._fixed, group, max(0.0, outcome.seconds - measured * rows))
+
+    def _correction(self, group: str) -> float:
+        if group in self._rates:
+            return self._rates[group]
+        return sum(self._rates.values()) / len(self._rates) if self._rates else 0.0
+
+    @staticmethod
+    def _blend(table: dict[str, float], group: str, value: float) -> None:
+        table[group] = value if group not in table else (1 - _RECENT) * table[group] + _RECENT * value
+
+
+def _rows(segment: Segment, outcome: Outcome) -> int:
+    """Rows the segment really went through."""
+    if segment.kind in ("train", "cooldown", "distil"):
+        return max(0, outcome.rows_seen - segment.from_rows)
+    return segment.to_rows - segment.from_rows if outcome.state == "done" else 0
+
+
+def _positive(value: object) -> float | None:
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
+    return float(value) if usable else None  # type: ignore[arg-type]

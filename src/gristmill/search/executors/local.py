@@ -1,0 +1,358 @@
+"""Persistent worker processes on this machine, one per slot.
+
+A worker that dies, hangs or overruns its cap costs its own segment and nothing else: the segment comes
+back `lost` with the reason, and a new worker takes the slot. Workers sit in sessions of their own, so
+Ctrl-C in the terminal reaches the driver alone, which then decides what is finished and what is dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import gristmill
+from gristmill.deadline import Clock, WallClock
+from gristmill.search.executors.log import BoundedLog
+from gristmill.segment import Outcome, Resources, Segment
+
+_STARTUP_S = 120.0  # importing torch on a loaded machine has taken 30 s
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_FRUITLESS = 3  # workers in a row that died before they were ready: the next one would, too
+
+
+class LocalExecutor:
+    """Runs `function(segment, context) -> Outcome` in worker processes.
+
+    Args:
+        function: `module:function`, importable without the caller's main module.
+        context: JSON-ready values that the function gets with each segment.
+        cpus: Cores to use.
+        workers: Number of slots; a core each by default, else the cores are shared out evenly.
+        folder: Where each worker's output is kept, at most 2 MB a worker.
+        path: Folders to be put on the workers' import path.
+    """
+
+    def __init__(
+        self,
+        function: str,
+        context: Mapping[str, Any],
+        *,
+        folder: str | os.PathLike[str],
+        cpus: int = 2,
+        workers: int | None = None,
+        path: tuple[str, ...] = (),
+    ) -> None:
+        if ":" not in function or cpus < 1:
+            raise ValueError(f"the function must be given as module:function, cpus as 1 or more; got {function}, {cpus}")
+        self.clock: Clock = WallClock()
+        self.cpus = cpus
+        count = min(cpus, workers or cpus)
+        self._slot = Resources(cpu=cpus // count)
+        self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
+        self._closed = False
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        self._workers = [
+            _Worker(
+                function, dict(context), self._slot.cpu, self._inbox, Path(folder) / f"worker-{number}.log", path
+            )
+            for number in range(count)
+        ]
+
+    def warm(self) -> None:
+        """Start all workers now; their imports then run beside whatever the driver does next."""
+        for worker in self._workers:
+            worker.ensure()
+
+    def slots(self) -> tuple[Resources, ...]:
+        """The slots that are free now."""
+        return (self._slot,) * sum(worker.segment is None for worker in self._workers)
+
+    @property
+    def open(self) -> tuple[str, ...]:
+        """Ids of the segments that run: submitted, and neither returned by `wait` nor cancelled."""
+        return tuple(worker.segment.id for worker in self._workers if worker.segment is not None)
+
+    def submit(self, segment: Segment) -> None:
+        """Start a segment in a free slot."""
+        if segment.needs.cpu > self._slot.cpu or segment.needs.gpu:
+            raise ValueError(f"a segment must fit into one slot of {self._slot}; it needs {segment.needs}")
+        free = [worker for worker in self._workers if worker.segment is None]
+        if self._closed or not free:
+            raise ValueError(f"a segment needs a free slot of an open executor; all {len(self._workers)} are busy")
+        (next((w for w in free if w.ready), free[0])).start(segment, self.clock.now())
+
+    def wait(self, until: float) -> list[Outcome]:
+        """Outcomes as they come in; see `Executor.wait`."""
+        outcomes = self._drain()
+        while not outcomes and any(worker.segment for worker in self._workers):
+            now = self.clock.now()
+            outcomes = [o for w in self._workers if (o := w.overrun(now)) is not None]
+            if outcomes or now >= until:
+                break
+            wake = min([until, *(w.kill_at for w in self._workers if w.segment)])
+            self._pause(wake - now)
+            outcomes = self._drain()
+        return outcomes
+
+    def cancel(self, segment_id: str) -> None:
+        """Kill the worker that runs it; a new one takes its place."""
+        for worker in self._workers:
+            if worker.segment is not None and worker.segment.id == segment_id:
+                worker.drop()
+
+    def close(self) -> None:
+        """End all workers and wait until they are gone."""
+        self._closed = True
+        for worker in self._workers:
+            worker.stop()
+
+    def __enter__(self) -> LocalExecutor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _pause(self, seconds: float) -> None:
+        """Wait for one message and put it back into line for `_drain`."""
+        try:
+            message = self._inbox.get(timeout=min(max(0.0, seconds), 3600.0))
+        except queue.Empty:
+            return
+        self._held = message
+
+    _held: _Message | None = None
+
+    def _drain(self) -> list[Outcome]:
+        messages = [] if self._held is None else [self._held]
+        self._held = None
+        while True:
+            try:
+                messages.append(self._inbox.get_nowait())
+            except queue.Empty:
+                break
+        found = (m.worker.receive(m, self.clock.now()) for m in messages)
+        return [outcome for outcome in found if outcome is not None]
+
+
+class _Message:
+    """A line that a process of a worker wrote, or None at its end."""
+
+    def __init__(self, worker: _Worker, process: subprocess.Popen[bytes], content: dict[str, Any] | None) -> None:
+        self.worker = worker
+        self.process = process
+        self.content = content
+
+
+class _Worker:
+    """One slot: the process that serves it now, and the segment that it runs."""
+
+    def __init__(
+        self,
+        function: str,
+        context: dict[str, Any],
+        cpus: int,
+        inbox: queue.SimpleQueue[_Message],
+        log: Path,
+        path: tuple[str, ...],
+    ) -> None:
+        self._function = function
+        self._context = context
+        self._cpus = cpus
+        self._inbox = inbox
+        self._log = BoundedLog(log)
+        self._path = path
+        self._process: subprocess.Popen[bytes] | None = None
+        self._fruitless = 0
+        self.ready = False
+        self.segment: Segment | None = None
+        self.kill_at = float("inf")
+        self._began = 0.0
+
+    # life
+
+    def ensure(self) -> None:
+        """Have a process."""
+        if self._process is None:
+            self._spawn()
+
+    def start(self, segment: Segment, now: float) -> None:
+        """Hand over a segment; its own time begins when the process says so."""
+        self.ensure()
+        self.segment, self._began = segment, now
+        self.kill_at = now + _STARTUP_S
+        self._send({"segment": segment.to_json()})
+
+    def drop(self) -> None:
+        """Kill the process and forget its segment."""
+        self.segment = None
+        self._kill()
+        self.ensure()
+
+    def stop(self) -> None:
+        """End the process: by the end of its input, then by force."""
+        process, self.segment = self._process, None
+        if process is None:
+            return
+        if not self.ready:
+            self._kill()
+        else:
+            _close(process.stdin)
+            try:
+                process.wait(timeout=1.0)
+            except subprocess.TimeoutExpired:
+                pass
+            self._kill()
+
+    # messages
+
+    def receive(self, message: _Message, now: float) -> Outcome | None:
+        """Take in a message; the outcome of the segment, if it is one."""
+        if message.process is not self._process:
+            return None  # of a process that was killed meanwhile
+        if message.content is None:
+            return self._died(now)
+        if "ready" in message.content:
+            return self._started(message.content["error"], now)
+        if "began" in message.content:
+            self._begin(now)
+            return None
+        self.segment, self.kill_at = None, float("inf")
+        return Outcome.from_json(message.content["outcome"])
+
+    def overrun(self, now: float) -> Outcome | None:
+        """The lost outcome of a segment that has outstayed its cap, its process killed."""
+        if self.segment is None or now < self.kill_at:
+            return None
+        what = f"did not keep its cap of {self.segment.cap_s:.1f} s" if self._running else "did not start"
+        return self._lose(f"killed: it {what}", now)
+
+    def _started(self, error: str | None, now: float) -> Outcome | None:
+        self.ready = error is None
+        if error is None:
+            self._fruitless = 0
+            return None
+        self._fruitless += 1
+        self._kill()
+        return self._give_up(f"the worker could not import {self._function}: {error}")
+
+    def _begin(self, now: float) -> None:
+        assert self.segment is not None
+        cap = self.segment.cap_s
+        self._began, self._running = now, True
+        self.kill_at = now + cap + max(5.0, 0.2 * cap)
+
+    _running = False
+
+    def _died(self, now: float) -> Outcome | None:
+        assert self._process is not None
+        code = self._process.wait()
+        self._fruitless = 0 if self.ready else self._fruitless + 1
+        reason = f"the worker {_how(code)}"
+        tail = self._log.tail()
+        if tail and code >= 0:
+            reason += f": {tail}"
+        if self._fruitless >= _FRUITLESS:
+            self._kill()
+            return self._give_up(reason)
+        return self._lose(reason, now)
+
+    def _lose(self, reason: str, now: float) -> Outcome | None:
+        segment, seconds = self.segment, now - self._began
+        self.drop()
+        if segment is None:
+            return None
+        return Outcome(id=segment.id, state="lost", reason=reason, seconds=seconds)
+
+    def _give_up(self, reason: str) -> Outcome | None:
+        """The segment has failed, not been lost: another worker would end alike."""
+        segment, self.segment = self.segment, None
+        return None if segment is None else Outcome(id=segment.id, state="failed", reason=reason)
+
+    # process
+
+    def _spawn(self) -> None:
+        self.ready = self._running = False
+        # -P: a file of the user's folder called queue.py must not be taken for the library's
+        command = [sys.executable, "-P", "-m", "gristmill.search.executors.worker", self._function]
+        flags: dict[str, Any] = {"start_new_session": True}
+        if sys.platform == "win32":
+            flags = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=pipe, env=self._environment(), **flags
+        )
+        for target, stream in ((self._listen, self._process.stdout), (self._keep, self._process.stderr)):
+            threading.Thread(target=target, args=(self._process, stream), daemon=True).start()
+        # the kernel ties a child to the thread that made it; only the main thread lives as long as we do
+        main = threading.current_thread() is threading.main_thread()
+        self._send({"context": self._context, "parent": os.getpid() if main else None})
+
+    def _environment(self) -> dict[str, str]:
+        home = str(Path(gristmill.__file__).parents[1])
+        places = [home, *self._path, *filter(None, [os.environ.get("PYTHONPATH")])]
+        threads = dict.fromkeys(_THREADS, str(self._cpus))
+        return {**os.environ, **threads, "PYTHONPATH": os.pathsep.join(places), "PYTHONFAULTHANDLER": "1"}
+
+    def _send(self, message: dict[str, Any]) -> None:
+        assert self._process is not None and self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError:
+            pass  # it died; its end is on the way through the inbox
+
+    def _listen(self, process: subprocess.Popen[bytes], stream: IO[bytes]) -> None:
+        for line in stream:
+            try:
+                self._inbox.put(_Message(self, process, json.loads(line)))
+            except ValueError:
+                break  # torn by a kill
+        self._inbox.put(_Message(self, process, None))
+
+    def _keep(self, process: subprocess.Popen[bytes], stream: IO[bytes]) -> None:
+        while chunk := os.read(stream.fileno(), 65536):
+            self._log.write(chunk)
+
+    def _kill(self) -> None:
+        process, self._process = self._process, None
+        self.ready, self.kill_at = False, float("inf")
+        if process is None:
+            return
+        try:
+            if sys.platform == "win32":
+                process.kill()
+            else:  # with whatever the function has started
+                os.killpg(process.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass
+        process.wait()
+        _close(process.stdin)
+
+
+def _close(stream: IO[bytes] | None) -> None:
+    try:
+        if stream is not None:
+            stream.close()
+    except OSError:
+        pass
+
+
+def _how(code: int) -> str:
+    """In words, how a process ended."""
+    if code >= 0:
+        return f"ended with code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"was killed by {name}" + (" (often: the system ran out of memory)" if name == "SIGKILL" else "")
+
+

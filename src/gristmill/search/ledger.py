@@ -1,0 +1,368 @@
+"""The state of a search: a pure fold over what was asked, refused and told.
+
+Nothing here decides; `race.py` reads it and proposes the next step. The journal's lines, folded again
+in order, give the same ledger.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left, insort
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gristmill.search.cost import CostModel
+from gristmill.search.samplers import History, Observation
+from gristmill.segment import Config, Learner, Outcome, Segment, config_hash
+
+IDENTICAL_FAILURES = 3
+_RACE_KINDS = ("train", "distil")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One configuration on one data view, as far as it got.
+
+    `state`: waiting (for its features), running, idle, stopped (no more work goes in), refused.
+    `score`, `noise`, `outcome`: of its best outcome that can be deployed; None before there is one.
+    `rows`: training rows seen; `seconds`: of all its segments; `curve`: (rows, score) of each rung.
+    `source`: portfolio or proposal. `reason`: why it was stopped or refused.
+    """
+
+    number: int
+    config: Config
+    view: str
+    family: str
+    source: str
+    state: str
+    score: float | None = None
+    noise: float | None = None
+    outcome: str | None = None
+    rows: int = 0
+    seconds: float = 0.0
+    curve: tuple[tuple[int, float], ...] = ()
+    cooled: bool = False
+    reason: str = ""
+
+
+@dataclass
+class Candidate:
+    """The changing side of a trial, private to the search."""
+
+    number: int
+    config: dict[str, Any]
+    view: str
+    key: str
+    """Hash of configuration and name of the view: what makes two candidates the same."""
+    family: str
+    source: str
+    learner: Learner
+    parent: str | None = None
+    """Hash of the features configuration it reads."""
+    rows: int = 0
+    checkpoint: str | None = None
+    points: list[tuple[int, float, float]] = field(default_factory=list)
+    tried: set[int] = field(default_factory=set)
+    running: str | None = None
+    best: Outcome | None = None
+    cooled: int = 0
+    """Rows of the trunk that the latest cooldown branched off from."""
+    seconds: float = 0.0
+    stopped: str = ""
+    """Why no more work goes into it."""
+    topped: str = ""
+    """Why its trunk grows no further; a cooldown from its last checkpoint is still possible."""
+    again: bool = False
+    """Nothing could be trained within the cap: it may enter once more with fewer rows."""
+    entered_again: bool = False
+
+    @property
+    def idle(self) -> bool:
+        """A trunk that can go on."""
+        return self.checkpoint is not None and self.running is None and not self.stopped
+
+    def at(self, rows: int) -> tuple[float, float] | None:
+        """Score and noise at a rung, if it has been there as a whole."""
+        return next(((s, n) for r, s, n in self.points if r == rows), None)
+
+    def potential(self, rungs_left: int) -> float:
+        """The score it may reach: each further rung multiplies its error as the last one did (at most
+        halves it, at a first rung does halve it), a cooldown takes another quarter.
+        An optimistic bound for leaving out what cannot win, not a forecast."""
+        if not self.points:
+            return self.best.score if self.best and self.best.score is not None else 0.0
+        score = self.points[-1][1]
+        error, ratio = max(0.0, 1.0 - score), 0.5
+        if len(self.points) > 1:
+            before = max(1e-9, 1.0 - self.points[-2][1])
+            ratio = min(0.97, max(0.4, 0.9 * (error - self.points[-1][2]) / before))
+        return max(score, 1.0 - error * ratio**rungs_left * 0.75)
+
+
+@dataclass
+class Rung:
+    """Trunks that have reached one number of rows as a whole, best first."""
+
+    _order: list[tuple[float, int]] = field(default_factory=list)
+    _waiting: list[tuple[float, int]] = field(default_factory=list)
+
+    def put(self, score: float, number: int) -> None:
+        """Enter a trunk, not yet promoted."""
+        insort(self._order, (-score, number))
+        insort(self._waiting, (-score, number))
+
+    def leave(self, score: float, number: int) -> None:
+        """The trunk went on, or can not go on."""
+        place = bisect_left(self._waiting, (-score, number))
+        if place < len(self._waiting) and self._waiting[place] == (-score, number):
+            del self._waiting[place]
+
+    def promotable(self, eta: int) -> list[tuple[int, bool]]:
+        """Numbers of waiting trunks among the best 1/eta, and whether only noise may put them there
+        (the one next to the quota)."""
+        quota = max(1, len(self._order) // eta)
+        limit = self._order[quota] if quota < len(self._order) else (float("inf"), 0)
+        chosen = []
+        for entry in self._waiting[: quota + 1]:
+            if entry > limit:
+                break
+            chosen.append((entry[1], entry == limit))
+        return chosen
+
+    def bound(self, eta: int) -> float:
+        """Score of the last trunk within the quota."""
+        return -self._order[max(1, len(self._order) // eta) - 1][0]
+
+    def top(self, count: int) -> list[int]:
+        """Numbers of the best trunks."""
+        return [number for _, number in self._order[:count]]
+
+
+class Ledger:
+    """Candidates, rungs, open segments, outcomes and costs after the lines folded so far."""
+
+    def __init__(
+        self, learner: Callable[[Config], Learner], defaults: Config, counted: bool, ways: Callable[[Candidate], int]
+    ) -> None:
+        self._learner = learner
+        self._defaults = dict(defaults)
+        self._counted = counted
+        self._ways = ways
+        self.cost = CostModel()
+        self.history = History()
+        self.candidates: list[Candidate] = []
+        self.by_key: dict[str, Candidate] = {}
+        self.features: dict[str, str] = {}
+        """Hash of a features configuration: id of its segment."""
+        self.segments: dict[str, Segment] = {}
+        self.owner: dict[str, Candidate] = {}
+        self.open: dict[str, Segment] = {}
+        self.outcomes: dict[str, Outcome] = {}
+        self.rungs: dict[int, Rung] = {}
+        self.refused: dict[str, tuple[float, str]] = {}
+        self.dead_families: dict[str, str] = {}
+        self.waiting: list[Candidate] = []
+        """Candidates that entered and whose own segment has not been asked: features first, or again."""
+        self.asked = 0
+        self.decisions = 0
+        self.horizon = 0.0
+        self.last_left = 0.0
+        self.entry_cost = 0.0
+        self.best_score = float("-inf")
+        self._failures: dict[str, tuple[str, int]] = {}
+
+    # candidates
+
+    def candidate(self, config: Config, view: str, source: str, *, number: int | None = None) -> Candidate:
+        """A candidate that has not entered yet."""
+        learner = self._learner(config)
+        return Candidate(
+            number=len(self.candidates) if number is None else number,
+            config=dict(config),
+            view=view,
+            key=self.key(config, view),
+            family=str(config.get("family", "")),
+            source=source,
+            learner=learner,
+            parent=None if learner.parent is None else config_hash(learner.parent),
+        )
+
+    def key(self, config: Config, view: str) -> str:
+        """What makes two candidates the same."""
+        return f"{config_hash(config, self._defaults)}-{view}"
+
+    def features_ready(self, candidate: Candidate) -> bool:
+        """Whether the features it reads (if any) are there."""
+        if candidate.parent is None:
+            return True
+        outcome = self.outcomes.get(self.features.get(candidate.parent, ""))
+        return outcome is not None and outcome.state == "done"
+
+    # folding
+
+    def ask(self, segment: Segment, data: Mapping[str, Any]) -> None:
+        """Fold an ask line."""
+        number = int(data["trial"])
+        if number == len(self.candidates):
+            self._enter(self.candidate(data["config"], data["view"], data["source"]), data)
+        candidate = self.candidates[number]
+        self.segments[segment.id] = self.open[segment.id] = segment
+        self.owner[segment.id] = candidate
+        self.asked += 1
+        self._time(data.get("left"))
+        if segment.kind == "features":
+            assert candidate.parent is not None
+            self.features[candidate.parent] = segment.id
+            self.waiting.append(candidate)
+        else:
+            self._start(candidate, segment)
+
+    def refuse(self, data: Mapping[str, Any]) -> None:
+        """Fold a refuse line."""
+        self._time(data.get("left"))
+        self.refused[data["key"]] = (float(data["left"]), data["reason"])
+        candidate = self.by_key.get(data["key"])
+        if candidate is not None:
+            candidate.stopped, candidate.again = data["reason"], False
+            self._unwait(candidate)
+
+    def tell(self, outcome: Outcome) -> str:
+        """Fold a tell line; returns the message when it stops a family, else an empty text."""
+        segment = self.open.pop(outcome.id)
+        candidate = self.owner[outcome.id]
+        self.outcomes[outcome.id] = outcome
+        candidate.seconds += outcome.seconds
+        if not self._counted:
+            self._learn(candidate, segment, outcome)
+        if segment.kind == "features":
+            self._features_told(segment, outcome)
+        else:
+            self._work_told(candidate, segment, outcome)
+        return self._count_failure(candidate.family, outcome)
+
+    def _enter(self, candidate: Candidate, data: Mapping[str, Any]) -> None:
+        self.candidates.append(candidate)
+        self.by_key[candidate.key] = candidate
+        self.refused.pop(candidate.key, None)
+        if candidate.source == "portfolio":
+            self.entry_cost += float(data["cost"])
+
+    def _start(self, candidate: Candidate, segment: Segment) -> None:
+        self._unwait(candidate)
+        candidate.running = segment.id
+        candidate.entered_again = candidate.entered_again or candidate.again
+        candidate.again = False
+        if segment.kind == "cooldown":
+            candidate.cooled = segment.from_rows
+            return
+        candidate.tried.add(segment.to_rows)
+        self._leave_rung(candidate)
+
+    def _leave_rung(self, candidate: Candidate) -> None:
+        if candidate.points and candidate.points[-1][0] in self.rungs:
+            rows, score, _ = candidate.points[-1]
+            self.rungs[rows].leave(score, candidate.number)
+
+    def _unwait(self, candidate: Candidate) -> None:
+        if candidate in self.waiting:
+            self.waiting.remove(candidate)
+
+    def _time(self, left: float | None) -> None:
+        """Time runs down; when it grew by more than a new estimate of the reserves explains, the run was
+        extended."""
+        self.decisions += 1
+        if left is None:
+            return
+        if self.horizon == 0.0:
+            self.horizon = left
+        elif left > 1.2 * self.last_left + 1.0:
+            self.horizon += left - self.last_left
+        self.last_left = left
+
+    def _learn(self, candidate: Candidate, segment: Segment, outcome: Outcome) -> None:
+        if segment.kind == "features":
+            self.cost.learn(str(candidate.parent), "features", segment, outcome, candidate.learner)
+        else:
+            self.cost.learn(candidate.key, candidate.family, segment, outcome, candidate.learner)
+
+    def _features_told(self, segment: Segment, outcome: Outcome) -> None:
+        if outcome.state == "done":
+            return
+        for candidate in [c for c in self.waiting if self.features.get(str(c.parent)) == segment.id]:
+            candidate.stopped = f"its features: {outcome.state} {outcome.reason}".strip()
+            self._unwait(candidate)
+
+    def _work_told(self, candidate: Candidate, segment: Segment, outcome: Outcome) -> None:
+        candidate.running = None
+        if outcome.score is not None and outcome.state in ("done", "cut"):
+            self._scored(candidate, outcome)
+        trained = outcome.rows_seen > segment.from_rows and outcome.score is not None
+        if segment.kind not in _RACE_KINDS:
+            if segment.kind == "fit" and outcome.state != "done":
+                candidate.stopped = f"{outcome.state} {outcome.reason}".strip()
+        elif outcome.state == "done" and outcome.score is not None:
+            self._rung_reached(candidate, segment, outcome)
+        elif outcome.state == "cut" and trained:
+            candidate.rows, candidate.checkpoint = outcome.rows_seen, outcome.id
+        elif outcome.state == "cut":
+            self._nothing_trained(candidate)
+        elif candidate.checkpoint is not None:
+            candidate.topped = f"{outcome.state} {outcome.reason}".strip()
+        else:
+            candidate.stopped = f"{outcome.state} {outcome.reason}".strip()
+        self._observe(candidate)
+
+    def _scored(self, candidate: Candidate, outcome: Outcome) -> None:
+        best = candidate.best
+        if best is None or best.score is None or (outcome.score or 0.0) >= best.score:
+            candidate.best = outcome
+        assert outcome.score is not None
+        self.best_score = max(self.best_score, outcome.score)
+
+    def _rung_reached(self, candidate: Candidate, segment: Segment, outcome: Outcome) -> None:
+        score = outcome.score if outcome.score is not None else 0.0
+        candidate.rows, candidate.checkpoint = segment.to_rows, outcome.id
+        candidate.points.append((segment.to_rows, score, outcome.noise or 0.0))
+        self.rungs.setdefault(segment.to_rows, Rung()).put(score, candidate.number)
+
+    def _nothing_trained(self, candidate: Candidate) -> None:
+        if candidate.checkpoint is not None:  # an established trunk stays where it is
+            return
+        if candidate.entered_again:
+            candidate.stopped = "twice nothing could be trained within its time"
+        else:
+            candidate.again = True
+            self.waiting.append(candidate)
+
+    def _observe(self, candidate: Candidate) -> None:
+        if candidate.best is None or candidate.best.score is None:
+            return
+        ahead = 0 if candidate.stopped or candidate.cooled == candidate.rows else self._ways(candidate)
+        value = max(candidate.best.score, candidate.potential(ahead)) if candidate.points else candidate.best.score
+        self.history.put(
+            candidate.number,
+            Observation(
+                config={**candidate.config, "view": candidate.view},
+                value=value,
+                rows=candidate.rows,
+                seconds=candidate.seconds,
+            ),
+        )
+
+    def _count_failure(self, family: str, outcome: Outcome) -> str:
+        if outcome.state in ("done", "cut"):
+            self._failures.pop(family, None)
+            return ""
+        signature = f"{outcome.state}: {re.sub(r'[0-9]+', '#', outcome.reason)}"
+        before, count = self._failures.get(family, ("", 0))
+        count = count + 1 if before == signature else 1
+        self._failures[family] = (signature, count)
+        if count < IDENTICAL_FAILURES or family in self.dead_families:
+            return ""
+        message = (
+            f"The family {family or '(unnamed)'} is left out from here on: {count} of its segments in a row "
+            f"ended alike ({outcome.state}: {outcome.reason or 'no reason given'})."
+        )
+        self.dead_families[family] = message
+        return message
