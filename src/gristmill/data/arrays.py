@@ -158,10 +158,8 @@ def _targets(y: Any) -> np.ndarray:
     if not isinstance(y, (list, tuple)) and hasattr(y, "to_list"):
         y = y.to_list()
     items = y.tolist() if isinstance(y, np.ndarray) else list(y)
-    if (
-        (isinstance(y, np.ndarray)
-        and y.ndim != 1)
-        or any(isinstance(item, (list, tuple, dict)) for item in items)
+    if (isinstance(y, np.ndarray) and y.ndim != 1) or any(
+        isinstance(item, (list, tuple, dict)) for item in items
     ):
         raise DataError(
             "y must hold one label or number per row.", got="several", next_step="pass a one-dimensional y"

@@ -23,7 +23,8 @@ MOST_CLASSES_OF_NUMBERS = 20
 
 _FEWEST_ROWS_FOR_AN_ID = 10
 _DATE = re.compile(
-    r"\d{4}-\d{1,2}-\d{1,2}([T ]\d{1,2}:\d{2}.*)?|\d{1,2}[./]\d{1,2}[./]\d{4}( .*)?|\d{4}/\d{1,2}/\d{1,2}( .*)?"
+    r"\d{4}-\d{1,2}-\d{1,2}([T ]\d{1,2}:\d{2}.*)?|\d{1,2}[./]\d{1,2}[./]\d{4}( .*)?"
+    r"|\d{4}/\d{1,2}/\d{1,2}( .*)?"
 )
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?|[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 _WHOLE = re.compile(r"[+-]?\d+")
@@ -115,7 +116,7 @@ def _words(name: str, values: list[str | None]) -> Column:
 
 
 def _typed_array(name: str, cells: np.ndarray) -> Column:
-    """A column from memory: numbers stay numbers, strings stay categories even when they look like numbers."""
+    """A column from memory: numbers stay numbers, strings stay categories even if they look like numbers."""
     if cells.dtype.kind in "iuf":
         values = cells.astype(np.float64)
         values[~np.isfinite(values)] = np.nan

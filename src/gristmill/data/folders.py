@@ -1,4 +1,4 @@
-"""Walk folders of pictures: what is there, what is left out and why. One `stat` a file, links never followed out."""
+"""Walk folders of pictures: what is there, what is left out and why. One `stat` a file; links stay inside."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Walk:
-    """What lies under a folder: pictures in order of their names, and (name, reason) of everything left out."""
+    """What lies under a folder: pictures by name, and (name, reason) of everything left out."""
 
     pictures: tuple[Picture, ...]
     strays: tuple[tuple[str, str], ...]
@@ -64,7 +64,7 @@ def relative_name(path: str, root: str) -> str:
 
 
 def look(folder: str, root: str) -> Look:
-    """List one folder without descending. `root`: what names are relative to, and what links may not leave."""
+    """List one folder, not what is below. `root`: what names are relative to and links may not leave."""
     folders, files, strays = [], [], []
     for entry in _entries(folder):
         name = relative_name(entry.path, root)

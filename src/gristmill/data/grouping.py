@@ -143,7 +143,7 @@ def _before_word_and_number(stem: str) -> str | None:
 
 
 def _scoped(heads: list[str | None], folders: list[str]) -> np.ndarray:
-    """Heads that are numbers counted anew in every folder mean another thing in each; others mean the same."""
+    """Numbers counted anew in every folder mean another thing in each; other heads mean the same."""
     by_folder: dict[str, set[str]] = {}
     for head, folder in zip(heads, folders, strict=True):
         if head is not None:

@@ -111,7 +111,7 @@ def _concatenate(a: Sequence[str] | np.ndarray, b: Sequence[str] | np.ndarray) -
 
 
 def split_of(path: Path) -> Mapping[str, str] | None:
-    """Part by picture name when a CSV holds only paths and parts (then it is a split, not a data set), else None."""
+    """Part by picture name when a CSV holds only paths and parts (a split, not a data set), else None."""
     if folders.ending(path.name) not in SHEET_ENDINGS or not _split_columns(peek(path)):
         return None
     sheet = read_sheet(path)
@@ -337,10 +337,10 @@ def _picture_columns(columns: Mapping[str, Sequence[str]], wants: Callable[[str]
 
 def _table_rows(sheet: Sheet) -> Rows:
     between = DELIMITERS[sheet.delimiter]
-    layout = f"a table: {sheet.path.name}, {sheet.rows:,} rows, {len(sheet.columns)} columns separated by {between}"
+    size = f"{sheet.rows:,} rows, {len(sheet.columns)} columns separated by {between}"
     return Rows(
         origin=str(sheet.path),
-        layout=layout,
+        layout=f"a table: {sheet.path.name}, {size}",
         names=sheet.row_names,
         given=[""] * sheet.rows,
         paths=None,
@@ -385,7 +385,7 @@ def _pictured_rows(sheet: Sheet, column: str) -> Rows:
 
 
 def _places(folder: Path, cells: list[str]) -> list[str]:
-    """Absolute paths of the pictures a table names: beside the table, else in the one subfolder that has them."""
+    """Absolute paths of the pictures a table names: beside the table, else in a subfolder that has them."""
     tidy = [cell.replace("\\", "/") if "\\" in cell else cell for cell in cells]
     bases = [folder]
     if not _present(folder, tidy[:_MANY]):
@@ -477,7 +477,7 @@ def _loose(folder: Path, loose: list[str]) -> DataError:
     return DataError(
         "Pictures must lie in folders named like their classes, or be named with their label in a CSV.",
         got=f"{folder}: {what}",
-        next_step="make one folder per class, or write a CSV with the columns path and label beside the pictures",
+        next_step="make one folder per class, or write a CSV with columns path and label beside them",
     )
 
 
