@@ -26,8 +26,8 @@ class CostModel:
     def seconds(self, key: str, group: str, rows: int, *, per_row: float, fixed_s: float) -> float:
         """Predicted seconds of a segment over `rows` rows; `key` names its configuration."""
         rate = self._own.get(key, per_row * math.exp(self._correction(group)))
-        fixed = self._fixed.get(group)
-        return rate * rows + (fixed if fixed is not None else fixed_s * math.exp(max(0.0, self._correction(group))))
+        slower = math.exp(max(0.0, self._correction(group)))
+        return rate * rows + self._fixed.get(group, fixed_s * slower)
 
     def learn(self, key: str, group: str, segment: Segment, outcome: Outcome, learner: Learner) -> None:
         """Take in a finished or cut segment (one that failed says nothing about cost)."""

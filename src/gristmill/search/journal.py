@@ -80,7 +80,8 @@ class Journal:
         parsed = _parse(data, target)
         journal = Journal(parsed.lines, now=now)
         journal.path, journal._sync, journal._guard = target, sync, guard
-        journal._fd = os.open(target, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
+        binary = getattr(os, "O_BINARY", 0)
+        journal._fd = os.open(target, os.O_RDWR | os.O_CREAT | os.O_APPEND | binary, 0o644)
         journal._repair(parsed)
         return journal
 
@@ -177,11 +178,12 @@ def decode(raw: bytes) -> Line | None:
 
 def decision_bytes(lines: Iterable[Line]) -> list[bytes]:
     """The decision lines without `t`, `crc` and any `seconds`: in counted mode byte-equal for a seed."""
-    return [
-        json.dumps({"v": x.v, "kind": x.kind, "seq": x.seq, "data": _timeless(x.data)}, separators=(",", ":")).encode()
+    records = [
+        {"v": x.v, "kind": x.kind, "seq": x.seq, "data": _timeless(x.data)}
         for x in lines
         if x.seq is not None
     ]
+    return [json.dumps(record, separators=(",", ":")).encode() for record in records]
 
 
 def _timeless(value: Any) -> Any:

@@ -143,7 +143,12 @@ class Ledger:
     """Candidates, rungs, open segments, outcomes and costs after the lines folded so far."""
 
     def __init__(
-        self, learner: Callable[[Config], Learner], defaults: Config, counted: bool, ways: Callable[[Candidate], int]
+        self,
+        learner: Callable[[Config], Learner],
+        defaults: Config,
+        *,
+        counted: bool,
+        ways: Callable[[Candidate], int],
     ) -> None:
         self._learner = learner
         self._defaults = dict(defaults)
@@ -338,8 +343,9 @@ class Ledger:
     def _observe(self, candidate: Candidate) -> None:
         if candidate.best is None or candidate.best.score is None:
             return
-        ahead = 0 if candidate.stopped or candidate.cooled == candidate.rows else self._ways(candidate)
-        value = max(candidate.best.score, candidate.potential(ahead)) if candidate.points else candidate.best.score
+        value = candidate.best.score
+        if candidate.points and not candidate.stopped and candidate.cooled != candidate.rows:
+            value = max(value, candidate.potential(self._ways(candidate)))
         self.history.put(
             candidate.number,
             Observation(

@@ -16,7 +16,11 @@ Modality = Literal["image", "table"]
 
 
 def load(
-    modality: Modality, space: Space, *, views: Sequence[str] = ("all",), entries: Sequence[Mapping[str, Any]] = ()
+    modality: Modality,
+    space: Space,
+    *,
+    views: Sequence[str] = ("all",),
+    entries: Sequence[Mapping[str, Any]] = (),
 ) -> list[tuple[dict[str, Any], str]]:
     """(configuration, view) pairs for `space`, best first.
 
@@ -39,7 +43,8 @@ def _shipped(modality: Modality) -> list[Mapping[str, Any]]:
 
 
 def _fitted(space: Space, config: Mapping[str, Any]) -> dict[str, Any] | None:
-    usable = {p.name: config[p.name] for p in space.parameters if p.name in config and p.domain.contains(config[p.name])}
+    known = [p for p in space.parameters if p.name in config]
+    usable = {p.name: config[p.name] for p in known if p.domain.contains(config[p.name])}
     if "family" in config and "family" in space.defaults and "family" not in usable:
         return None
     return space.complete(usable)

@@ -60,7 +60,7 @@ class RaceSettings:
     """Trunks whose finish is protected."""
 
     def __post_init__(self) -> None:
-        if not (0 < self.base_rows and 0 < self.max_rows and self.eta >= 2 and self.views):
+        if not (self.base_rows > 0 and self.max_rows > 0 and self.eta >= 2 and self.views):
             raise ValueError(f"rows must be positive, eta at least 2, views not empty; got {self}")
 
     def ladder(self) -> tuple[int, ...]:
@@ -119,20 +119,21 @@ class Race:
         wish = self._wish(ledger, left, workers)
         if isinstance(wish, Refusal):
             return wish
-        finalists = self._finalists(ledger)
-        for trunk in finalists:
+        held = 0  # counted mode: the last segments belong to the cooldowns of trunks that are running
+        for trunk in self._finalists(ledger):
+            if left <= held:
+                return None
             if wish is not None and trunk is wish.candidate:
                 return wish
+            held += self._will_cool(ledger, trunk)
             step, need = self._way(ledger, trunk, left)
             cost = 0.0 if wish is None else wish.cost
             if step is not None and (wish is None or self._safe(cost + need) > left):
                 return step
-        return None if self._must_hold(ledger, finalists, left) else wish
+        return None if left <= held else wish
 
-    def _must_hold(self, ledger: Ledger, finalists: list[Candidate], left: float) -> bool:
-        """In counted mode the last segments belong to the cooldowns of trunks that are still running."""
-        running = [ledger.open[c.running] for c in finalists if c.running is not None]
-        return not self._timed and left <= sum(segment.kind == "train" for segment in running)
+    def _will_cool(self, ledger: Ledger, trunk: Candidate) -> bool:
+        return not self._timed and trunk.running is not None and ledger.open[trunk.running].kind == "train"
 
     def rungs_left(self, candidate: Candidate) -> int:
         """Rungs above the one it stands on."""
@@ -235,9 +236,11 @@ class Race:
         """A refusal is for lack of time, so it falls when there is clearly more (the run was extended)."""
         return key in ledger.refused and left < 1.5 * ledger.refused[key][0] + 1.0
 
-    def _entry(self, ledger: Ledger, candidate: Candidate, left: float, exempt: bool) -> Step | Refusal | None:
-        """Its first segment, with fewer rows where it is too expensive; None when too little time is left
-        for anything, a refusal when the price is the reason."""
+    def _entry(
+        self, ledger: Ledger, candidate: Candidate, left: float, exempt: bool
+    ) -> Step | Refusal | None:
+        """Its first segment, with fewer rows where it is too expensive (portfolio only), else a refusal;
+        None when not enough counted segments are left."""
         limit = 0.6 * left if exempt else self._settings.entry_share * left
         rows = self._base if candidate.learner.resumable else candidate.learner.rows
         steps = [self._first(ledger, candidate, left, rows)]
@@ -251,9 +254,9 @@ class Race:
                 return step
         if exempt and self._fits(0.0 if candidate.learner.resumable else steps[-1].cost, left):
             return steps[-1]
+        needed, share = self._whole_entry(ledger, candidate, steps[-1]), self._settings.entry_share
         reason = (
-            f"its first segment would take {self._whole_entry(ledger, candidate, steps[-1]):.1f} s, more than "
-            f"{self._settings.entry_share:.0%} of the {left:.1f} s left"
+            f"its first segment would take {needed:.1f} s, more than {share:.0%} of the {left:.1f} s left"
         )
         return Refusal(candidate=candidate, reason=reason)
 
@@ -274,11 +277,12 @@ class Race:
         learner = candidate.learner
         if learner.parent is not None and candidate.parent not in ledger.features:
             cost = self._seconds(ledger, candidate, "features", learner.rows)
-            return self._step(candidate, "features", left, cost, to_rows=learner.rows, why="features to be read by it")
+            return self._step(candidate, "features", left, cost, to_rows=learner.rows, why="features for it")
         kind: SegmentKind = "train" if learner.resumable else "fit"
         parents = (ledger.features[candidate.parent],) if candidate.parent is not None else ()
         cost = self._seconds(ledger, candidate, kind, rows)
-        return self._step(candidate, kind, left, cost, to_rows=rows, parents=parents, why=f"enters from {candidate.source}")
+        why = f"enters from {candidate.source}"
+        return self._step(candidate, kind, left, cost, to_rows=rows, parents=parents, why=why)
 
     # going on
 
@@ -315,7 +319,13 @@ class Race:
             cost = self._seconds(ledger, trunk, "train", rows - trunk.rows)
             reserve = self._seconds(ledger, trunk, "cooldown", self._cooldown_rows(rows))
             step = self._step(
-                trunk, "train", left, cost, to_rows=rows, reserve=reserve, why=f"promoted from {trunk.rows} rows"
+                trunk,
+                "train",
+                left,
+                cost,
+                to_rows=rows,
+                reserve=reserve,
+                why=f"promoted from {trunk.rows} rows",
             )
             return step, self._chain(ledger, trunk, goal)
         if trunk.cooled == trunk.rows:
@@ -324,7 +334,8 @@ class Race:
         cost = self._seconds(ledger, trunk, "cooldown", length)
         if not self._fits(cost, left):
             return None, 0.0
-        return self._step(trunk, "cooldown", left, cost, to_rows=trunk.rows + length, why="as far as time allows"), cost
+        why = "as far as time allows"
+        return self._step(trunk, "cooldown", left, cost, to_rows=trunk.rows + length, why=why), cost
 
     def _goal(self, ledger: Ledger, trunk: Candidate, left: float) -> int:
         """The highest rung whose way fits, else where it stands."""

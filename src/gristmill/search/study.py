@@ -28,7 +28,6 @@ from gristmill.space import Space
 _RETRIES = 1
 _RETRIES_COUNTED = 5  # losses to kills enter no decision; a segment that kills its worker each time does
 _DECIDING = ("id", "state", "score", "noise", "rows_seen")
-_PROBLEM = ("seed", "base_rows", "eta", "counted", "cooldown", "survivors")
 
 
 class Study:
@@ -62,7 +61,7 @@ class Study:
         plan = [(complete(space, config), view) for config, view in portfolio]
         self._race = Race(self.settings, space, plan, sampler or default_sampler())
         counted = self.settings.counted is not None
-        self._ledger = Ledger(learner, space.defaults, counted, self._race.rungs_left)
+        self._ledger = Ledger(learner, space.defaults, counted=counted, ways=self._race.rungs_left)
         self._resume()
 
     # the two verbs
@@ -152,7 +151,9 @@ class Study:
     def _ask_again(self, segment_id: str, left: float) -> Segment:
         self._journal.append("retry", {"id": segment_id})
         segment = self._ledger.open[segment_id]
-        return segment if self.settings.counted is not None else replace(segment, cap_s=min(segment.cap_s, left))
+        if self.settings.counted is not None:
+            return segment
+        return replace(segment, cap_s=min(segment.cap_s, left))
 
     def _ask_counted(self, slots: Sequence[Resources]) -> Segment | None:
         """Tells enter in the order of asking, and only when a decision waits for them: which tells a
@@ -178,7 +179,8 @@ class Study:
     def _commit(self, step: Step, left: float, slots: Sequence[Resources]) -> Segment:
         segment = self._segment(step, slots)
         workers = self._workers or self._busy() + len(slots)
-        data = _ask_data(step, segment, left, workers, new=step.candidate.number == len(self._ledger.candidates))
+        new = step.candidate.number == len(self._ledger.candidates)
+        data = _ask_data(step, segment, left, workers, new=new)
         self._journal.append("ask", data, decision=True)
         self._ledger.ask(segment, data)
         return segment
@@ -343,8 +345,8 @@ def replay(
 
 def _brief(decided: Step | Refusal | None) -> object:
     if isinstance(decided, Step):
-        cap = None if math.isinf(decided.cap) else round(decided.cap, 3)
-        return (decided.kind, dict(decided.config), decided.from_rows, decided.to_rows, list(decided.parents), cap)
+        s, cap = decided, None if math.isinf(decided.cap) else round(decided.cap, 3)
+        return (s.kind, dict(s.config), s.from_rows, s.to_rows, list(s.parents), cap)
     return decided.candidate.key if decided is not None else None
 
 
@@ -406,12 +408,12 @@ def _as_begun(settings: RaceSettings, lines: Sequence[Line]) -> RaceSettings:
     if (begun.seed, begun.counted) != (settings.seed, settings.counted):
         raise RunError(
             "A run goes on with its own seed and number of segments.",
-            got=f"seed {settings.seed}, segments {settings.counted}; it began with {begun.seed}, {begun.counted}",
+            got=f"seed {settings.seed}, {settings.counted} segments; it had {begun.seed}, {begun.counted}",
             next_step="give the same options, or start again with --fresh",
         )
-    latest = [_settings_values(x.data["settings"])["max_rows"] for x in lines if x.kind in ("start", "resume")]
     if begun.counted is not None:
         return begun
+    latest = [int(x.data["settings"]["max_rows"]) for x in lines if x.kind in ("start", "resume")]
     return replace(begun, max_rows=max(settings.max_rows, *latest), views=settings.views)
 
 
@@ -420,6 +422,6 @@ def _finite(outcome: Outcome) -> Outcome:
     data = json.loads(json.dumps(outcome.to_json(), default=str), parse_constant=lambda _: None)
     cleaned = Outcome.from_json({**data, "seconds": data["seconds"] or 0.0})
     if outcome.score is not None and cleaned.score is None:
-        reason = outcome.reason or f"its score was {outcome.score}"
-        return replace(cleaned, state="diverged", reason=reason) if cleaned.state in ("done", "cut") else cleaned
+        state = "diverged" if cleaned.state in ("done", "cut") else cleaned.state
+        return cleaned.with_state(state, outcome.reason or f"its score was {outcome.score}")
     return cleaned

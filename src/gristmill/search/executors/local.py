@@ -7,6 +7,7 @@ Ctrl-C in the terminal reaches the driver alone, which then decides what is fini
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -51,7 +53,7 @@ class LocalExecutor:
         path: tuple[str, ...] = (),
     ) -> None:
         if ":" not in function or cpus < 1:
-            raise ValueError(f"the function must be given as module:function, cpus as 1 or more; got {function}, {cpus}")
+            raise ValueError(f"function must be module:function and cpus positive; got {function=}, {cpus=}")
         self.clock: Clock = WallClock()
         self.cpus = cpus
         count = min(cpus, workers or cpus)
@@ -59,11 +61,10 @@ class LocalExecutor:
         self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._closed = False
         Path(folder).mkdir(parents=True, exist_ok=True)
+        self._held: _Message | None = None
+        logs = [BoundedLog(Path(folder) / f"worker-{number}.log") for number in range(count)]
         self._workers = [
-            _Worker(
-                function, dict(context), self._slot.cpu, self._inbox, Path(folder) / f"worker-{number}.log", path
-            )
-            for number in range(count)
+            _Worker(function, dict(context), self._slot.cpu, self._inbox, log, path) for log in logs
         ]
 
     def warm(self) -> None:
@@ -86,8 +87,9 @@ class LocalExecutor:
             raise ValueError(f"a segment must fit into one slot of {self._slot}; it needs {segment.needs}")
         free = [worker for worker in self._workers if worker.segment is None]
         if self._closed or not free:
-            raise ValueError(f"a segment needs a free slot of an open executor; all {len(self._workers)} are busy")
-        (next((w for w in free if w.ready), free[0])).start(segment, self.clock.now())
+            raise ValueError(f"a segment needs a free slot of an open executor; {len(free)} are free")
+        worker = next((w for w in free if w.ready), free[0])
+        worker.start(segment, self.clock.now())
 
     def wait(self, until: float) -> list[Outcome]:
         """Outcomes as they come in; see `Executor.wait`."""
@@ -128,8 +130,6 @@ class LocalExecutor:
             return
         self._held = message
 
-    _held: _Message | None = None
-
     def _drain(self) -> list[Outcome]:
         messages = [] if self._held is None else [self._held]
         self._held = None
@@ -142,13 +142,13 @@ class LocalExecutor:
         return [outcome for outcome in found if outcome is not None]
 
 
+@dataclass(frozen=True)
 class _Message:
     """A line that a process of a worker wrote, or None at its end."""
 
-    def __init__(self, worker: _Worker, process: subprocess.Popen[bytes], content: dict[str, Any] | None) -> None:
-        self.worker = worker
-        self.process = process
-        self.content = content
+    worker: _Worker
+    process: subprocess.Popen[bytes]
+    content: dict[str, Any] | None
 
 
 class _Worker:
@@ -160,14 +160,14 @@ class _Worker:
         context: dict[str, Any],
         cpus: int,
         inbox: queue.SimpleQueue[_Message],
-        log: Path,
+        log: BoundedLog,
         path: tuple[str, ...],
     ) -> None:
         self._function = function
         self._context = context
         self._cpus = cpus
         self._inbox = inbox
-        self._log = BoundedLog(log)
+        self._log = log
         self._path = path
         self._process: subprocess.Popen[bytes] | None = None
         self._fruitless = 0
@@ -175,6 +175,7 @@ class _Worker:
         self.segment: Segment | None = None
         self.kill_at = float("inf")
         self._began = 0.0
+        self._running = False
 
     # life
 
@@ -186,7 +187,7 @@ class _Worker:
     def start(self, segment: Segment, now: float) -> None:
         """Hand over a segment; its own time begins when the process says so."""
         self.ensure()
-        self.segment, self._began = segment, now
+        self.segment, self._began, self._running = segment, now, False
         self.kill_at = now + _STARTUP_S
         self._send({"segment": segment.to_json()})
 
@@ -205,10 +206,8 @@ class _Worker:
             self._kill()
         else:
             _close(process.stdin)
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=1.0)
-            except subprocess.TimeoutExpired:
-                pass
             self._kill()
 
     # messages
@@ -248,8 +247,6 @@ class _Worker:
         cap = self.segment.cap_s
         self._began, self._running = now, True
         self.kill_at = now + cap + max(5.0, 0.2 * cap)
-
-    _running = False
 
     def _died(self, now: float) -> Outcome | None:
         assert self._process is not None
@@ -303,11 +300,9 @@ class _Worker:
 
     def _send(self, message: dict[str, Any]) -> None:
         assert self._process is not None and self._process.stdin is not None
-        try:
+        with contextlib.suppress(OSError):  # it died; its end is on the way through the inbox
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
             self._process.stdin.flush()
-        except OSError:
-            pass  # it died; its end is on the way through the inbox
 
     def _listen(self, process: subprocess.Popen[bytes], stream: IO[bytes]) -> None:
         for line in stream:
@@ -326,23 +321,19 @@ class _Worker:
         self.ready, self.kill_at = False, float("inf")
         if process is None:
             return
-        try:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             if sys.platform == "win32":
                 process.kill()
             else:  # with whatever the function has started
                 os.killpg(process.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass
         process.wait()
         _close(process.stdin)
 
 
 def _close(stream: IO[bytes] | None) -> None:
-    try:
+    with contextlib.suppress(OSError):
         if stream is not None:
             stream.close()
-    except OSError:
-        pass
 
 
 def _how(code: int) -> str:
@@ -354,5 +345,3 @@ def _how(code: int) -> str:
     except ValueError:
         name = f"signal {-code}"
     return f"was killed by {name}" + (" (often: the system ran out of memory)" if name == "SIGKILL" else "")
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from pathlib import Path
@@ -20,10 +21,8 @@ class BoundedLog:
         """Append; a full disk costs the log, never the run."""
         with self._lock:
             self._tail = (self._tail + chunk)[-2000:]
-            try:
+            with contextlib.suppress(OSError):
                 self._append(chunk[-self._half :])
-            except OSError:
-                pass
 
     def tail(self) -> str:
         """The last line written, for messages."""

@@ -10,7 +10,7 @@ from gristmill.segment import Outcome, Resources, Segment
 
 
 class Executor(Protocol):
-    """Runs segments, each in one slot. `gristmill.testing.executor.ExecutorSuite` proves an implementation."""
+    """Runs segments, each in one slot; `gristmill.testing.executor` holds the suite that proves one."""
 
     @property
     def clock(self) -> Clock:
