@@ -75,7 +75,7 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real data sets (`cifar10-12k`, `tables`, ...); tests that need it skip where it is absent.
+    """The folder of real data sets (`cifar10-12k`, `tables`, ...); without it a test skips.
 
     `GRISTMILL_SHARED` names the folder that holds `data/`; otherwise it is `shared` beside the repository.
     """
