@@ -32,6 +32,7 @@ _T = TypeVar("_T")
 FITS: tuple[Fit, ...] = ("squash", "pad", "crop")
 PIXEL_LIMIT = 100_000_000
 BYTE_LIMIT = 256 * 2**20
+_MEASURED_AT_ONCE = 2**18  # pixels; the intermediate arrays stay in the processor's cache
 # Middle grey is 0 after the (x - 127) / 128 that our networks apply: padding says nothing.
 PADDING = 127
 
@@ -202,37 +203,57 @@ def squares(
 def dhash(pixels: Pixels) -> int:
     """64-bit difference hash of a picture (h, w, C): near-duplicates differ in few bits.
 
-    Bit = "brighter than the left neighbour" on a 9 x 8 grey reduction (N. Krawetz, 2013).
+    Bit = "brighter than the left neighbour" on a reduction to 8 rows of 9 grey cells (N. Krawetz, 2013).
     """
-    return int(hash_bits(_thumbnail(grey_image(pixels))[None])[0])
+    return int(measure([pixels])["dhash"][0])
 
 
 def measure(pixels: Sequence[Pixels]) -> dict[str, NDArray[Any]]:
-    """dHash (uint64) and mean and standard deviation (float32, grey levels 0 to 255) of several pictures."""
-    greys = [grey_image(p) for p in pixels]
-    # From histograms: exact integers, 10 x faster than floating-point passes over the pixels.
-    counts = np.array([g.histogram() for g in greys], np.float64).reshape(-1, 256)
-    levels, total = np.arange(256.0), counts.sum(axis=1)
-    mean = counts @ levels / total
-    variance = np.maximum(0.0, counts @ levels**2 / total - mean**2)
-    bits = hash_bits(np.array([_thumbnail(g) for g in greys], np.uint8).reshape(-1, 8, 9))
-    return {"dhash": bits, "mean": mean.astype(np.float32), "std": np.sqrt(variance).astype(np.float32)}
+    """dHash (uint64) and mean and standard deviation (float32, grey levels 0 to 255) of several pictures.
+
+    In exact integers, and for all pictures of one size at once: ten times faster on tiny pictures.
+    """
+    n = len(pixels)
+    out: dict[str, NDArray[Any]] = {
+        "dhash": np.zeros(n, np.uint64), "mean": np.zeros(n, np.float32), "std": np.zeros(n, np.float32),
+    }  # fmt: skip
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i, picture in enumerate(pixels):
+        groups.setdefault(picture.shape, []).append(i)
+    for shape, members in groups.items():
+        step = max(1, _MEASURED_AT_ONCE // (shape[0] * shape[1]))
+        for ids in (members[k : k + step] for k in range(0, len(members), step)):
+            _measure_equal(np.stack([pixels[i] for i in ids]), ids, out)
+    return out
 
 
-def grey_image(pixels: Pixels) -> Image.Image:
-    """A picture (h, w, C) as a grey PIL image."""
-    image = _as_image(pixels)
-    return image if image.mode == "L" else image.convert("L")
+def _measure_equal(pixels_NHWC: Pixels, ids: list[int], out: dict[str, NDArray[Any]]) -> None:
+    grey = _grey(pixels_NHWC)
+    count = grey[0].size
+    mean = grey.sum(axis=(1, 2), dtype=np.uint64) / count
+    power = (grey * grey).sum(axis=(1, 2), dtype=np.uint64) / count
+    out["mean"][ids] = mean
+    out["std"][ids] = np.sqrt(np.maximum(0.0, power - mean**2))
+    out["dhash"][ids] = _difference_bits(grey)
 
 
-def hash_bits(thumbnails_N89: Pixels) -> NDArray[np.uint64]:
-    """Difference hashes of N grey thumbnails of 8 rows and 9 columns."""
-    bits = thumbnails_N89[:, :, 1:] > thumbnails_N89[:, :, :-1]
-    return np.packbits(bits.reshape(len(bits), 64), axis=1).view(">u8")[:, 0].astype(np.uint64)
+def _grey(pixels_NHWC: Pixels) -> NDArray[np.uint16]:
+    """Grey levels 0 to 255 as uint16 (their squares fit too): 0.30 R + 0.59 G + 0.11 B."""
+    if pixels_NHWC.shape[3] == 1:
+        return pixels_NHWC[..., 0].astype(np.uint16)
+    red, green, blue = (pixels_NHWC[..., c].astype(np.uint16) for c in range(3))
+    return (77 * red + 150 * green + 29 * blue) >> 8
 
 
-def _thumbnail(grey: Image.Image) -> Pixels:
-    return np.array(grey.resize((9, 8), Image.Resampling.BILINEAR))
+def _difference_bits(grey_NHW: NDArray[np.uint16]) -> NDArray[np.uint64]:
+    n, height, width = grey_NHW.shape
+    tops, lefts = np.arange(8) * height // 8, np.arange(9) * width // 9
+    cells = np.add.reduceat(grey_NHW, tops, axis=1, dtype=np.uint32)
+    cells = np.add.reduceat(cells, lefts, axis=2, dtype=np.uint64)
+    # Cells differ by a column in width: compare means, as products. Below 9 columns a cell is one pixel.
+    widths = np.maximum(1, np.diff(np.append(lefts, width))).astype(np.uint64)
+    brighter = cells[:, :, 1:] * widths[:-1] > cells[:, :, :-1] * widths[1:]
+    return np.packbits(brighter.reshape(n, 64), axis=1).view(">u8")[:, 0].astype(np.uint64)
 
 
 def _identify(file: Any, length: int, importing: bool) -> Head:
