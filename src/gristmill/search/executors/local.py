@@ -170,6 +170,7 @@ class _Worker:
         self._log = log
         self._path = path
         self._process: subprocess.Popen[bytes] | None = None
+        self._threads: list[threading.Thread] = []
         self._fruitless = 0
         self.ready = False
         self.segment: Segment | None = None
@@ -286,8 +287,13 @@ class _Worker:
         self._process = subprocess.Popen(
             command, stdin=pipe, stdout=pipe, stderr=pipe, env=self._environment(), **flags
         )
-        for target, stream in ((self._listen, self._process.stdout), (self._keep, self._process.stderr)):
-            threading.Thread(target=target, args=(self._process, stream), daemon=True).start()
+        streams = ((self._listen, self._process.stdout), (self._keep, self._process.stderr))
+        self._threads = [
+            threading.Thread(target=target, args=(self._process, stream), daemon=True)
+            for target, stream in streams
+        ]
+        for thread in self._threads:
+            thread.start()
         # the kernel ties a child to the thread that made it; only the main thread lives as long as we do
         main = threading.current_thread() is threading.main_thread()
         self._send({"context": self._context, "parent": os.getpid() if main else None})
@@ -305,16 +311,15 @@ class _Worker:
             self._process.stdin.flush()
 
     def _listen(self, process: subprocess.Popen[bytes], stream: IO[bytes]) -> None:
-        for line in stream:
-            try:
+        with stream, contextlib.suppress(ValueError):  # a line torn by a kill ends it, too
+            for line in stream:
                 self._inbox.put(_Message(self, process, json.loads(line)))
-            except ValueError:
-                break  # torn by a kill
         self._inbox.put(_Message(self, process, None))
 
     def _keep(self, process: subprocess.Popen[bytes], stream: IO[bytes]) -> None:
-        while chunk := os.read(stream.fileno(), 65536):
-            self._log.write(chunk)
+        with stream:
+            while chunk := os.read(stream.fileno(), 65536):
+                self._log.write(chunk)
 
     def _kill(self) -> None:
         process, self._process = self._process, None
@@ -328,6 +333,8 @@ class _Worker:
                 os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         _close(process.stdin)
+        for thread in self._threads:  # they end with the pipes, unless an orphan of the function holds one
+            thread.join(timeout=1.0)
 
 
 def _close(stream: IO[bytes] | None) -> None:
