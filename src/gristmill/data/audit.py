@@ -164,8 +164,8 @@ def _leaks(
             f"an exact copy of {source.names[twin]}, which is in the given {source.given[twin]} part"
         )
     message = (
-        f"{counted(len(leaked), 'row is an exact copy', 'rows are exact copies')} of a row in a given test or "
-        "validation part. Such copies are left out, or the score would be too good."
+        f"{counted(len(leaked), 'row is an exact copy', 'rows are exact copies')} of a row in a given test "
+        "or validation part. Such copies are left out, or the score would be too good."
     )
     advice = "Nothing to do; remove the copies for good when you can."
     return reasons, [

@@ -7,7 +7,7 @@ folders over class folders, class folders, a folder that holds one plain table, 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,6 +34,7 @@ class Rows:
 
     `paths`: absolute picture paths, or None for a plain table. `cells`: all columns but the picture, as text
     (or as an array whose type already says what it is). `stamps`: what the fingerprint is made of.
+    `picture_column`, `part_column`: the columns of a table that name the pictures and the parts.
     `lacking`: columns that a joined file does not have, with the file's name.
     """
 
@@ -45,27 +46,47 @@ class Rows:
     cells: Mapping[str, Sequence[str] | np.ndarray]
     stamps: list[str]
     picture_column: str | None = None
+    part_column: str | None = None
     decimal_comma: bool = False
     notes: tuple[str, ...] = ()
     ignored: tuple[tuple[str, str], ...] = ()
     lacking: Mapping[str, str] | None = None
 
 
-def find_rows(path: Path, *, wants: Callable[[str], bool] = lambda column: True) -> Rows:
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Columns of a table that the user named: `inputs` (None: all that are useful) and those `kept_out`."""
+
+    inputs: tuple[str, ...] | None = None
+    kept_out: frozenset[str] = frozenset()
+
+    def may_be_picture(self, name: str) -> bool:
+        """Whether a column of paths may be the picture of its rows."""
+        return name not in self.kept_out and (
+            self.inputs is None or name in self.inputs or "image" in self.inputs
+        )
+
+    def may_say_parts(self, name: str) -> bool:
+        """Whether a column of part names may say the part of each row."""
+        return name not in self.kept_out and name not in (self.inputs or ())
+
+
+def find_rows(path: Path, *, choice: Choice | None = None) -> Rows:
     """Read a folder or a file by whatever layout it has.
 
     Args:
         path: the folder or file.
-        wants: whether a column of a table may be used as the picture of its rows.
+        choice: which columns of a table the user set aside or named.
 
     Raises:
         DataError: missing, empty, unreadable, or of no layout that is known.
     """
+    choice = choice or Choice()
     root = Path(os.path.abspath(_existing(path)))
     if root.is_dir():
-        return _read_folder(root, wants)
+        return _read_folder(root, choice)
     if folders.ending(root.name) in SHEET_ENDINGS:
-        return _read_file(root, wants)
+        return _read_file(root, choice)
     raise _wrong_file(root)
 
 
@@ -183,14 +204,14 @@ def apply_split(rows: Rows, split: Mapping[str, str], file: str) -> Rows:
 # ---------------------------------------------------------------- folders
 
 
-def _read_folder(root: Path, wants: Callable[[str], bool]) -> Rows:
+def _read_folder(root: Path, choice: Choice) -> Rows:
     seen = folders.look(str(root), str(root))
     sheets = [root / name for name in seen.files if folders.ending(name) in (".csv", ".tsv")]
     splits = [path for path in sheets if _split_columns(peek(path))]
     tables = [path for path in sheets if path not in splits]
     pictured = [name for name in seen.folders if folders.has_pictures(str(root / name))]
-    if tables and (len(pictured) < 2 or any(_picture_columns(peek(path), wants) for path in tables)):
-        return _read_tables(root, tables, wants)
+    if tables and (len(pictured) < 2 or any(_picture_columns(peek(path), choice) for path in tables)):
+        return _read_tables(root, tables, choice)
     found = {PARTS[name.lower()]: name for name in pictured if name.lower() in PARTS}
     rows = _read_parts(root, seen, found) if "train" in found else _read_classes(root, seen, pictured)
     if len(splits) > 1:
@@ -296,16 +317,16 @@ def _picture_rows(
 # ---------------------------------------------------------------- tables
 
 
-def _read_tables(root: Path, tables: list[Path], wants: Callable[[str], bool]) -> Rows:
+def _read_tables(root: Path, tables: list[Path], choice: Choice) -> Rows:
     """The one table of a folder; or its train.csv with the test.csv and valid.csv beside it."""
     parts = {PARTS[path.stem.lower()]: path for path in tables if path.stem.lower() in PARTS}
     if len(tables) > 1 and ("train" not in parts or len(parts) < len(tables)):
         raise _ambiguous(root, [path.name for path in tables])
     main = parts.get("train", tables[0])
-    rows = _read_file(main, wants)
+    rows = _read_file(main, choice)
     for part in ("valid", "test"):
         if part in parts and parts[part] != main:
-            rows = _join_beside(rows, _read_file(parts[part], wants), part)
+            rows = _join_beside(rows, _read_file(parts[part], choice), part)
     return rows
 
 
@@ -318,7 +339,7 @@ def _join_beside(rows: Rows, extra: Rows, part: str) -> Rows:
     return join(rows, extra, part)
 
 
-def _read_file(path: Path, wants: Callable[[str], bool]) -> Rows:
+def _read_file(path: Path, choice: Choice) -> Rows:
     if split_of(path):
         raise UsageError(
             "A file with paths and parts only is a split, not a data set.",
@@ -326,13 +347,13 @@ def _read_file(path: Path, wants: Callable[[str], bool]) -> Rows:
             next_step=f"name the folder with the pictures: it uses {path.name} when the file lies in it",
         )
     sheet = read_sheet(path)
-    columns = _picture_columns(sheet.columns, wants)
+    columns = _picture_columns(sheet.columns, choice)
     rows = _table_rows(sheet) if not columns else _pictured_rows(sheet, columns[0])
-    return _take_parts(rows, wants)
+    return _take_parts(rows, choice)
 
 
-def _picture_columns(columns: Mapping[str, Sequence[str]], wants: Callable[[str], bool]) -> list[str]:
-    return [name for name, cells in columns.items() if wants(name) and _are_pictures(cells)]
+def _picture_columns(columns: Mapping[str, Sequence[str]], choice: Choice) -> list[str]:
+    return [name for name, cells in columns.items() if choice.may_be_picture(name) and _are_pictures(cells)]
 
 
 def _table_rows(sheet: Sheet) -> Rows:
@@ -398,12 +419,12 @@ def _present(base: Path, cells: list[str]) -> int:
     return sum(os.path.exists(os.path.join(base, cell)) for cell in cells)
 
 
-def _take_parts(rows: Rows, wants: Callable[[str], bool]) -> Rows:
+def _take_parts(rows: Rows, choice: Choice) -> Rows:
     """Use a column named "split" whose cells are all train, valid or test as the given parts."""
     for name, cells in rows.cells.items():
         if (
             name.lower() in _PART_COLUMNS
-            and wants(name)
+            and choice.may_say_parts(name)
             and not isinstance(cells, np.ndarray)
             and _are_parts(cells)
         ):
@@ -416,6 +437,7 @@ def _take_parts(rows: Rows, wants: Callable[[str], bool]) -> Rows:
                 rows,
                 given=given,
                 cells=rest,
+                part_column=name,
                 notes=(*rows.notes, note),
                 ignored=(*rows.ignored, (name, "says the part of each row; not an input")),
             )

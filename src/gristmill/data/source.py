@@ -76,10 +76,11 @@ class _Wish:
     task: str | None = None
     metric: str | None = None
 
-    def may_use(self, name: str) -> bool:
-        return (
-            name != self.target and name not in self.ignore and (self.inputs is None or name in self.inputs)
-        )
+    @property
+    def choice(self) -> layouts.Choice:
+        """What a reader of layouts needs to know of it."""
+        kept_out = {*self.ignore, *([self.target] if self.target else [])}
+        return layouts.Choice(inputs=self.inputs, kept_out=frozenset(kept_out))
 
 
 def read(
@@ -123,7 +124,7 @@ def read(
         task=task,
         metric=metric,
     )
-    rows = layouts.find_rows(Path(path).expanduser(), wants=wish.may_use)
+    rows = layouts.find_rows(Path(path).expanduser(), choice=wish.choice)
     for part, extra in (("test", test), ("valid", valid)):
         if extra is not None:
             rows = _with_part(rows, Path(extra).expanduser(), part, wish)
@@ -164,7 +165,7 @@ def _names(given: str | Sequence[str]) -> tuple[str, ...]:
 def _with_part(rows: Rows, path: Path, part: str, wish: _Wish) -> Rows:
     split = layouts.split_of(path) if path.is_file() else None
     if split is None:
-        return layouts.join(rows, layouts.find_rows(path, wants=wish.may_use), part)
+        return layouts.join(rows, layouts.find_rows(path, choice=wish.choice), part)
     if rows.paths is None:
         raise UsageError(
             "A file of paths and parts can only split pictures.",
@@ -217,21 +218,15 @@ def _typed(rows: Rows, name: str) -> Column:
 
 def _check_columns(rows: Rows, wish: _Wish) -> None:
     """Every column the user named must exist."""
-    if not isinstance(rows.cells.get("label"), np.ndarray) or rows.paths is None:
-        options: list[tuple[str, tuple[str, ...]]] = [("inputs", wish.inputs or ()), ("ignore", wish.ignore)]
+    if rows.paths is not None and rows.picture_column is None:
+        known = ["image"]
     else:
-        options = [("inputs", tuple(n for n in wish.inputs or () if n != "image")), ("ignore", wish.ignore)]
-    known = [
-        *rows.cells,
-        *([rows.picture_column] if rows.picture_column else []),
-        *(n for n, _ in rows.ignored),
-    ]
-    for option, names in options:
+        known = [*rows.cells, *(name for name in (rows.picture_column, rows.part_column) if name)]
+        known += ["image"] if rows.picture_column else []
+    for option, names in (("inputs", wish.inputs or ()), ("ignore", wish.ignore)):
         for name in names:
             if name not in known:
-                raise _no_column(
-                    name, known if rows.picture_column or rows.paths is None else ["image"], option
-                )
+                raise _no_column(name, known, option)
 
 
 def _no_column(name: str, known: Sequence[str], option: str) -> UsageError:
