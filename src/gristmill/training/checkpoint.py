@@ -111,7 +111,7 @@ def finished(segment: Segment, folder: Path) -> Outcome | None:
     try:
         record = json.loads(path.read_text())
         outcome = Outcome.from_json(record["outcome"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     if record.get("version") != VERSION or outcome.state not in REPEATABLE:
         return None

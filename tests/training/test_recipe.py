@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import pytest
+
+from gristmill.errors import UsageError
+from gristmill.models import families, space
+from gristmill.space import Space
+from gristmill.task import InputSpec, Target, Task
+from gristmill.training.recipe import NETWORKS, from_config, parameters, parameters_of
+
+PICTURES = Task(
+    inputs=(InputSpec(name="image", kind="image", spec={"channels": 3, "size": 64}),),
+    targets=(Target(name="label", task="multiclass", labels=("a", "b", "c")),),
+    metric="accuracy",
+)
+PRICES = Task(
+    inputs=(InputSpec(name="x", kind="number"),),
+    targets=(Target(name="y", task="regression"),),
+    metric="rmse",
+)
+
+
+def recipe(task=PICTURES, rows=10_000, resolution=64, metric=None, **config):
+    if metric:
+        task = Task(inputs=task.inputs, targets=task.targets, metric=metric)
+    return from_config({"family": "convstack", **config}, task, rows=rows, resolution=resolution)
+
+
+@pytest.mark.parametrize("task", [PICTURES, PRICES])
+def test_the_parameters_complete_the_catalogue(task):
+    names = [f.name for f in families(task)]
+    whole = Space(parameters=(*space(task).parameters, *parameters_of(names)))
+    network = next(n for n in names if n in NETWORKS)
+    assert {p.name for p in parameters(network)} <= set(whole.complete({"family": network}))
+
+
+def test_one_shot_learners_have_none():
+    assert parameters("features") == ()
+    with pytest.raises(UsageError, match="network family"):
+        from_config({"family": "features"}, PICTURES, rows=10)
+
+
+def test_flips_are_off_unless_allowed():
+    assert recipe().views == ("identity",)
+    assert recipe(**{"aug.flip": "on"}).views == ("identity", "mirror")
+
+
+def test_balance_follows_the_metric():
+    assert recipe().balance == "none"
+    assert recipe(metric="macro_f1").balance == "loss"
+    assert recipe(metric="macro_f1", **{"train.balance": "sampling"}).balance == "sampling"
+
+
+def test_regression_takes_the_loss_of_its_metric():
+    config = {"family": "mlp"}
+    assert from_config(config, PRICES, rows=1000).loss == "mse"
+    mae = Task(inputs=PRICES.inputs, targets=PRICES.targets, metric="mae")
+    assert from_config(config, mae, rows=1000).loss == "huber"
+
+
+def test_few_rows_mean_small_batches():
+    assert recipe(rows=10_000).batch > recipe(rows=300).batch >= 8
+
+
+def test_shift_is_a_share_of_the_side():
+    assert recipe(resolution=64).shift == 2 * recipe(resolution=32).shift > 0
+
+
+def test_rates_warm_up_stay_and_cool_down_to_zero():
+    r = recipe()
+    assert r.rate_factor(0) == 0
+    assert r.rate_factor(r.warmup_rows) == r.rate_factor(10**9) == 1
+    assert r.rate_factor(10**6, (10**6, 2 * 10**6)) == 1
+    assert r.rate_factor(1_250_000, (10**6, 2 * 10**6)) == pytest.approx(0.5)
+    assert r.rate_factor(2 * 10**6, (10**6, 2 * 10**6)) == 0
