@@ -17,7 +17,7 @@ from gristmill.evaluation.records import (
     Calibration,
     ClassScore,
     Confused,
-    Evaluation,
+    Evaluation as Evaluation,
     Mistake,
     Residuals,
     Slice,

@@ -1,0 +1,120 @@
+"""What to do next: concrete, most useful first, with the command where there is one."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gristmill.report.doubts import FEW_TO_LEARN, FEW_TO_TEST
+from gristmill.report.record import RunReport
+from gristmill.report.text import amount, listed, percent, plural, quoted, short, time_option, visible
+from gristmill.report.words import is_regression, noun
+
+GOOD_RECALL = 0.8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One thing to do. `command` can be copied into a terminal as it is."""
+
+    title: str
+    text: str
+    command: str = ""
+
+
+def improving(report: RunReport) -> list[Step]:
+    """What would make the model better."""
+    steps = [Step(title="Said by the run", text=text) for text in report.advice]
+    found = report.evaluation
+    if found is not None:
+        made = (_mend(report), _needy(report, found), _look(report, found), _hard_values(found), _longer(report))
+        return [*steps, *(s for s in made if s)]
+    longer = _longer(report)
+    return [*steps, longer] if longer else steps
+
+
+def _mend(report: RunReport) -> Step | None:
+    told = [f for f in report.findings if f.severity in ("warning", "error") and f.advice]
+    if not told:
+        return None
+    return Step(title="Mend the data", text=" ".join(f"{short(f.advice, 200).rstrip('.')}." for f in told[:3]))
+
+
+def _needy(report: RunReport, found: Mapping[str, Any]) -> Step | None:
+    """Classes that are found badly or seldom seen; the weakest first."""
+    weak = [
+        c for c in found.get("per_class", ())
+        if (c["recall"] is not None and c["recall"] < GOOD_RECALL and c["n"] >= FEW_TO_TEST)
+        or report.class_counts.get(c["label"], FEW_TO_LEARN) < FEW_TO_LEARN
+    ]  # fmt: skip
+    if not weak:
+        return None
+    weak.sort(key=lambda c: 1.0 if c["recall"] is None else c["recall"])
+    pieces = [_state_of(report, c) for c in weak[:3]]
+    what = noun(report)
+    return Step(
+        title=f"Add {what}s of {listed([quoted(c['label']) for c in weak], 4)}",
+        text=f"{'; '.join(pieces)}. Doubling the {what}s of a weak class usually helps more than a longer search.",
+    )
+
+
+def _state_of(report: RunReport, one: Mapping[str, Any]) -> str:
+    has = report.class_counts.get(one["label"])
+    learnt = f"{plural(has, noun(report))} to learn from" if has is not None else ""
+    found = f"{percent(one['recall'])} found" if one["recall"] is not None and one["n"] >= FEW_TO_TEST else ""
+    return f"{quoted(one['label'])}: {', '.join(filter(None, (learnt, found)))}"
+
+
+def _look(report: RunReport, found: Mapping[str, Any]) -> Step | None:
+    pairs = found.get("confused", ())
+    if not pairs or pairs[0]["count"] < 2:
+        return None
+    worst = pairs[0]
+    return Step(
+        title=f"Look at {quoted(worst['true'])} taken for {quoted(worst['predicted'])}",
+        text=f"It is the most frequent mistake ({plural(worst['count'], noun(report))}). If labels are wrong, correct "
+        "them and run again. If even you cannot tell them apart, the model will not either.",
+    )
+
+
+def _hard_values(found: Mapping[str, Any]) -> Step | None:
+    errors = found.get("residuals")
+    if not errors or len(errors["slices"]) < 2:
+        return None
+    worst = max(errors["slices"], key=lambda s: s["mae"])
+    if worst["mae"] < 1.3 * found["metrics"]["mae"]["value"]:
+        return None
+    unit = found.get("unit")
+    return Step(
+        title=f"Add rows between {amount(worst['low'])} and {amount(worst['high'], unit)}",
+        text=f"The error is largest there: {amount(worst['mae'], unit)} on average.",
+    )
+
+
+def _longer(report: RunReport) -> Step | None:
+    if not report.budget_s or not report.command:
+        return None
+    longer = time_option(2 * report.budget_s)
+    return Step(
+        title="Or give it more time",
+        text=f"The same command with --time {longer} goes on where this run ended; nothing is trained twice.",
+    )
+
+
+def using(report: RunReport) -> list[Step]:
+    """How the model is used; empty when there is none."""
+    if not report.bundle or report.evaluation is None:
+        return []
+    name = shlex.quote(visible(report.bundle))
+    new = "new-pictures/" if report.has_pictures else "new-rows.csv"
+    answer = "one number and its range" if is_regression(report) else "a label, its probability and “I don’t know”"
+    drop = "drop a picture on" if report.has_pictures else "fill in a row on"
+    return [
+        Step(title="Use it", text=f"For each {noun(report)}: {answer}.", command=f"gristmill predict {name} {new}"),
+        Step(title="Serve it", text=f"An HTTP address for programs, and a page to {drop}.",
+             command=f"gristmill serve {name}"),
+        Step(title="Check it on newer data", text="The same figures on data with known answers.",
+             command=f"gristmill evaluate {name} {'labelled-pictures/' if report.has_pictures else 'labelled-rows.csv'}"),
+    ]  # fmt: skip
