@@ -18,6 +18,7 @@ the same race over random configurations.
 from __future__ import annotations
 
 import random
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,7 @@ VIEW = "view"
 _SHRINKS = 2  # rungs below the base at which an expensive configuration may enter
 _SAFETY = 1.1  # a predicted time is trusted with this margin
 _TRIES = 12  # proposals looked at before a slot is left idle
+_LOOKED_AT = 8  # waiting trunks of a rung that are weighed for one decision
 _FIRST = 2  # entries of the portfolio that no cost can keep out: something must come of every run
 
 
@@ -116,11 +118,12 @@ class Race:
 
         `left`: seconds left for search; in counted mode the number of segments left.
         """
-        wish = self._wish(ledger, left, workers)
+        finalists = self._finalists(ledger)
+        wish = self._wish(ledger, finalists, left, workers)
         if isinstance(wish, Refusal):
             return wish
         held = 0  # counted mode: the last segments belong to the cooldowns of trunks that are running
-        for trunk in self._finalists(ledger):
+        for trunk in finalists:
             if left <= held:
                 return None
             if wish is not None and trunk is wish.candidate:
@@ -137,15 +140,17 @@ class Race:
 
     def rungs_left(self, candidate: Candidate) -> int:
         """Rungs above the one it stands on."""
-        return sum(rows > candidate.rows for rows in self._ladder)
+        return len(self._ladder) - bisect_right(self._ladder, candidate.rows)
 
     # preferences
 
-    def _wish(self, ledger: Ledger, left: float, workers: int) -> Step | Refusal | None:
+    def _wish(
+        self, ledger: Ledger, finalists: list[Candidate], left: float, workers: int
+    ) -> Step | Refusal | None:
         options = (
             self._waiting(ledger, left),
             self._planned(ledger, left, workers, within=self._settings.portfolio_share),
-            self._promotions(ledger, left),
+            self._promotions(ledger, finalists, left),
             self._planned(ledger, left, workers, within=float("inf")),
             self._proposals(ledger, left),
         )
@@ -189,15 +194,9 @@ class Race:
                 if entry is not None:
                     yield entry
 
-    def _promotions(self, ledger: Ledger, left: float) -> Iterator[Step]:
-        finalists = self._finalists(ledger)
+    def _promotions(self, ledger: Ledger, finalists: list[Candidate], left: float) -> Iterator[Step]:
         for rows in sorted(ledger.rungs, reverse=True):
-            for number, by_noise in ledger.rungs[rows].promotable(self._settings.eta):
-                candidate = ledger.candidates[number]
-                if not self._worthwhile(ledger, candidate):
-                    continue
-                if by_noise and not self._within_noise(ledger, candidate, rows):
-                    continue
+            for candidate in self._promotable(ledger, rows) if rows < self._ladder[-1] else ():
                 step, _ = self._way(ledger, candidate, left)
                 if step is not None and (step.kind == "train" or candidate in finalists):
                     yield step
@@ -205,6 +204,22 @@ class Race:
             step, _ = self._way(ledger, candidate, left)
             if step is not None and step.kind == "cooldown":
                 yield step
+
+    def _promotable(self, ledger: Ledger, rows: int) -> list[Candidate]:
+        """The best waiting trunks of a rung. One that cannot win any more never will (scores only
+        rise), so it is taken out of the rung's queue: no decision changes, and none looks at it again."""
+        rung, found = ledger.rungs[rows], []
+        for number, by_noise in rung.promotable(self._settings.eta):
+            candidate = ledger.candidates[number]
+            if self._hopeless(ledger, candidate):
+                rung.leave(candidate.points[-1][1], number)
+            elif not candidate.idle:
+                continue  # its cooldown is running
+            elif not by_noise or self._within_noise(ledger, candidate, rows):
+                found.append(candidate)
+            if len(found) == _LOOKED_AT:
+                break
+        return found
 
     def _proposals(self, ledger: Ledger, left: float) -> Iterator[Step]:
         rng = random.Random(f"{self._settings.seed}/{ledger.decisions}")
@@ -300,10 +315,14 @@ class Race:
 
     def _worthwhile(self, ledger: Ledger, candidate: Candidate) -> bool:
         """Whether it can go on, and could still become the best."""
-        if not candidate.idle or candidate.family in ledger.dead_families:
-            return False
+        return candidate.idle and not self._hopeless(ledger, candidate)
+
+    def _hopeless(self, ledger: Ledger, candidate: Candidate) -> bool:
+        """Once true, true for ever: scores only rise."""
+        if candidate.stopped or candidate.family in ledger.dead_families:
+            return True
         noise = candidate.points[-1][2] if candidate.points else 0.0
-        return candidate.potential(self.rungs_left(candidate)) + noise >= ledger.best_score
+        return candidate.potential(self.rungs_left(candidate)) + noise < ledger.best_score
 
     def _within_noise(self, ledger: Ledger, candidate: Candidate, rows: int) -> bool:
         reached = candidate.at(rows)
