@@ -14,7 +14,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "gristmill"
 
 VOCABULARY = {"errors", "task", "space", "segment", "deadline", "device"}
 STEPS = {"data", "models", "search", "training", "evaluation", "deployment"}
-CONDUCTOR = {"automl", "planning", "run"}
+CONDUCTOR = {"automl", "planning", "run", "finish", "narrative"}
 FACES = {"cli", "sklearn", "doctor", "quickstart", "__main__"}
 
 ALLOWED: dict[str, set[str]] = {
@@ -138,7 +138,7 @@ import importlib.abc, sys
 class Absent(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in {heavy!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}} (it belongs to the training extra)", name=name)
+            raise ModuleNotFoundError(f"No module named {{name!r}} (an extra)", name=name)
 sys.meta_path.insert(0, Absent())
 import {module}
 """
