@@ -74,7 +74,7 @@ def problem(distribution: metadata.Distribution, exceptions: Mapping[str, Mappin
 
 
 def licence_of(distribution: metadata.Distribution) -> str:
-    """An SPDX expression from the metadata: the expression itself, else the classifiers, else the free text."""
+    """An SPDX expression from the metadata: the given one, else the classifiers, else the free text."""
     fields = distribution.metadata
     if fields.get("License-Expression"):
         return str(fields["License-Expression"])
