@@ -229,7 +229,7 @@ def test_constant_repeats_its_answer(labels: int, tmp_path: Path) -> None:
     state = {"bias": np.arange(labels, dtype=np.float32) - 1}
     export("constant", {}, table_task(2, 0, labels), state, {"preprocessing": {}}, tmp_path / "m.onnx")
     for rows in (0, 1, 4):
-        (got,) = session(tmp_path / "m.onnx").run(["y"], {"rows": np.zeros(rows, np.uint8)})
+        (got,) = session(tmp_path / "m.onnx").run(["y"], {"rows": np.zeros((rows, 1), np.uint8)})
         np.testing.assert_array_equal(got, np.tile(state["bias"], (rows, 1)))
 
 
@@ -255,10 +255,11 @@ def test_a_member_folder_describes_itself(tmp_path: Path) -> None:
     task = table_task(2, 0)
     state = {"weight": np.eye(3, 2, dtype=np.float32), "bias": np.zeros(3, np.float32)}
     meta = {
-        "family": "linear", "config": {"family": "linear"}, "inputs": ["x0", "x1"], "views": ["identity"],
+        "family": "linear", "inputs": ["x0", "x1"], "views": ["identity"],
         "preprocessing": {"table": {}}, "target": {}, "shape": {"numbers": 2, "cardinalities": []},
     }  # fmt: skip
-    model, described = write_member(task, state, meta, tmp_path / "member")
+    model = write_member(tmp_path / "member", {"family": "linear"}, task, state, meta)
+    described = model.with_name("member.json")
     assert model.is_file() and [p.name for p in sorted(model.parent.iterdir())] == [
         "member.json",
         "model.onnx",

@@ -1,13 +1,13 @@
 """Trained states to ONNX, by our own writer: milliseconds where torch's exporter takes seconds.
 
     network (torch.fx graph)  -> Conv, Gemm, ... with BatchNorm folded        outputs: TARGET, features
-    linear, constant          -> Gemm; the bias repeated per row             output:  TARGET
+    linear, constant          -> Gemm (constant: of zero weights)            output:  TARGET
     trees                     -> TreeEnsembleRegressor                       output:  TARGET
     features                  -> the backbone's graph + Gemm, one model      outputs: TARGET, features
 
 Inputs of a model: the picture input's name, uint8 (N, r, r, C), normalisation inside; for tables `numbers`
-float32 (N, d) and `codes` int64 (N, c), absent when zero wide; for a model that looks at nothing `rows`
-uint8 (N,). TARGET is float32 (N, K): logits, or one standardised value. Weights are inside the file, never beside it.
+float32 (N, d) and `codes` int64 (N, c), absent when zero wide; for a model that looks at nothing
+`rows` uint8 (N, 1). TARGET is float32 (N, K): logits, or one standardised value. Weights are inside the file.
 
 To teach the writer a layer, add one function to `_MODULES` or `_functions`; the tests compare with torch.
 This file alone in `deployment` imports torch and onnx; nothing that predicts or serves imports it.
@@ -73,26 +73,34 @@ def export(
 
 
 def write_member(
-    task: Task, tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any], folder: Path
-) -> tuple[Path, Path]:
-    """Write the member folder of a deployable state: `model.onnx` and `member.json`; returns both paths.
+    folder: Path,
+    config: Mapping[str, Any],
+    task: Task,
+    tensors: Mapping[str, np.ndarray],
+    meta: Mapping[str, Any],
+) -> Path:
+    """Write the member folder of a deployable state, `model.onnx` and `member.json`; returns the former.
 
     Args:
-        meta: Description of the state: `family`, `config`, `inputs`, `preprocessing`, `views`, `target`,
-            `parameters`, and `shape` for tables.
+        meta: Description of the state: `family`, `inputs`, `preprocessing`, `views`, `target` (mean and std
+            for regression), `parameters`, and `shape` for tables.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    model, described = folder / "model.onnx", folder / "member.json"
-    output = export(meta["family"], meta["config"], task, tensors, meta, model)
-    kept = ("family", "config", "preprocessing", "views", "target", "rows_seen", "seed")
+    model = folder / "model.onnx"
+    family = str(meta.get("family") or config["family"])
+    output = export(family, config, task, tensors, meta, model)
     member = {
-        **{k: meta[k] for k in kept if k in meta},
+        "family": family,
+        "config": dict(config),
         "inputs": list(meta.get("inputs", ())),
+        "preprocessing": meta.get("preprocessing", {}),
+        "views": list(meta.get("views", ("identity",))),
+        "target": meta.get("target", {}),
         "parameters": int(meta.get("parameters") or sum(v.size for v in tensors.values())),
         "output": output,
     }
-    _write(described, json.dumps(member, indent=1, allow_nan=False).encode())
-    return model, described
+    _write(folder / "member.json", json.dumps(member, indent=1, allow_nan=False).encode())
+    return model
 
 
 def output_name(task: Task) -> str:
@@ -188,10 +196,9 @@ def _linear(
 def _constant(
     graph: Graph, task: Task, state: Mapping[str, np.ndarray], meta: Mapping[str, Any], output: str
 ) -> None:
-    rows = graph.node("Shape", graph.input("rows", np.uint8))
     width = task.target.outputs
-    shape = graph.node("Concat", rows, graph.constant([width], np.int64), axis=0)
-    graph.output(output, graph.node("Expand", graph.constant(state["bias"].reshape(1, width)), shape), width)
+    rows = graph.node("Cast", graph.input("rows", np.uint8, 1), to=1)
+    graph.output(output, graph.gemm(rows, np.zeros((width, 1)), state["bias"].reshape(width)), width)
 
 
 def _trees(
@@ -290,18 +297,18 @@ def _network(
 def _built(
     config: Mapping[str, Any], task: Task, tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any]
 ) -> nn.Module:
-    """The network around the trained tensors, without filling it with initial ones first."""
+    """The network with the trained tensors."""
     import torch
 
     build = catalog.family(config["family"]).build
     assert build is not None, config["family"]
     if config.get("mbconv.pretrained", True):  # the same shape, without reading the embedded weights
         config = {**config, "mbconv.pretrained": False, "mbconv.width": 1.0}
-    with torch.device("meta"):
-        network = build(config, task, meta.get("shape"))
+    # not on torch's meta device: its first random fill imports the compiler, which takes seconds
+    network = build(config, task, meta.get("shape"))
     state = {k: torch.from_numpy(np.array(v)) for k, v in tensors.items()}
     state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-    network.load_state_dict(state, assign=True)
+    network.load_state_dict(state)
     return network.eval()
 
 
