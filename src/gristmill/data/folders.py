@@ -177,7 +177,7 @@ def why_no_picture(name: str) -> str:
 
 def no_pictures(folder: Path, strays: Sequence[tuple[str, str]]) -> DataError:
     """The error for a folder in which nothing can be used: it says what is there instead."""
-    seen = [(name, reason) for name, reason in strays if not reason.startswith("hidden")]
+    seen = [(name, why) for name, why in strays if not why.startswith(("hidden", "a folder"))]
     if not seen:
         return DataError(
             "The data folder must hold pictures or a table.",

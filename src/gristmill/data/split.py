@@ -124,6 +124,7 @@ def _notes(source: Source, audit: Audit, shares: np.ndarray, seed: int, has_test
 
 
 def _check(part: np.ndarray, held: np.ndarray) -> None:
+    """No part may be empty."""
     counts = [int(np.sum(part == p)) for p in range(4)]
     if min(counts) == 0:
         short = ", ".join(
@@ -195,34 +196,28 @@ def _mend(part: np.ndarray, counts: np.ndarray, sizes: np.ndarray, shares: np.nd
     """Give every class a training group, a class of three groups a validation group; leave no part empty."""
     per_class = (counts > 0).sum(axis=0)
     for s in np.argsort(per_class, kind="stable").tolist():
-        _bring(part, counts, sizes, s, _TRAIN)
-        if per_class[s] >= _FEWEST_FOR_VALID and shares[_VALID] > 0:
-            _bring(part, counts, sizes, s, _VALID)
+        for p, fewest in ((_TRAIN, 1), (_VALID, _FEWEST_FOR_VALID)):
+            members = counts[:, s] > 0
+            if shares[p] > 0 and per_class[s] >= fewest and not (members & (part == p)).any():
+                _move(part, counts, sizes, members, p)
     for p in np.flatnonzero(shares > 0).tolist():
         if not (part == p).any():
             _move(part, counts, sizes, np.ones(len(part), dtype=bool), p)
 
 
-def _bring(part: np.ndarray, counts: np.ndarray, sizes: np.ndarray, stratum: int, to: int) -> None:
-    members = counts[:, stratum] > 0
-    if not (members & (part == to)).any():
-        _move(part, counts, sizes, members, to)
-
-
 def _move(part: np.ndarray, counts: np.ndarray, sizes: np.ndarray, members: np.ndarray, to: int) -> None:
-    """Move the smallest group that its own part can spare; to training even one that it cannot."""
-    have = np.stack([(counts[part == p] > 0).sum(axis=0) for p in range(4)])  # groups per part and stratum
-    candidates = np.flatnonzero(members & (part != to))
-    # Prefer what training can spare, then the larger parts; never take the last group of a class there.
-    order = sorted(
-        candidates.tolist(), key=lambda g: (part[g] != _TRAIN, sizes[g], -int(np.sum(part == part[g])), g)
-    )
-    for group in order:
-        mine = counts[group] > 0
-        spare = np.sum(part == part[group]) > 1 and (
-            part[group] not in (_TRAIN, _VALID) or (have[part[group]][mine] > 1).all()
-        )
-        if spare or (to == _TRAIN and part[group] != _TRAIN):
+    """Move the smallest group that its own part can spare, if there is one, from training rather than others.
+
+    Training and valid never spare the last group of a class, and no part its last group; but training itself
+    may take a class from any part.
+    """
+    held = np.bincount(part, minlength=4)
+    classes = np.stack([(counts[part == p] > 0).sum(axis=0) for p in range(4)])  # groups per part and class
+    candidates = np.flatnonzero(members & (part != to)).tolist()
+    for group in sorted(candidates, key=lambda g: (part[g] != _TRAIN, sizes[g], -held[part[g]], g)):
+        source = part[group]
+        keeps_classes = source not in (_TRAIN, _VALID) or (classes[source][counts[group] > 0] > 1).all()
+        if to == _TRAIN or (held[source] > 1 and keeps_classes):
             part[group] = to
             return
 

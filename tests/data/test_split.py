@@ -1,0 +1,267 @@
+"""Parts: disjoint, complete, groups whole, classes spread, repeatable. Views of the training rows."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gristmill.data.audit import Audit, audit
+from gristmill.data.duplicates import joined
+from gristmill.data.source import Source, read
+from gristmill.data.split import Parts, split, view, views
+from gristmill.errors import DataError
+from gristmill.task import InputSpec, Target, Task
+
+PART_NAMES = ("train", "valid", "calib", "test")
+
+
+def source_of(values: np.ndarray, given_parts: np.ndarray | None = None) -> Source:
+    numbers = values.dtype.kind == "f"
+    labels = () if numbers else tuple(f"c{i}" for i in range(max(2, int(values.max(initial=0)) + 1)))
+    target = Target(name="y", task="regression" if numbers else "multiclass", labels=labels)
+    rows = len(values)
+    return Source(
+        origin="memory",
+        layout="",
+        task=Task(inputs=(InputSpec(name="x", kind="number"),), targets=(target,), metric="rmse"),
+        names=tuple(f"x[{i}]" for i in range(rows)),
+        inputs={"x": np.arange(rows, dtype=np.float64)},
+        targets={"y": values},
+        given=np.full(rows, "") if given_parts is None else given_parts,
+        groups=None,
+        notes=(),
+        ignored=(),
+        fingerprint="f",
+    )
+
+
+def audit_of(
+    source: Source, groups: np.ndarray | None = None, copies: np.ndarray | None = None, **changes: Any
+) -> Audit:
+    alone = np.arange(source.rows, dtype=np.int64)
+    duplicates = alone if copies is None else copies
+    fields: dict[str, Any] = {
+        "findings": (),
+        "usable": np.ones(source.rows, dtype=bool),
+        "excluded": {},
+        "duplicates": duplicates,
+        "groups": joined(source.rows, [duplicates, alone if groups is None else groups]),
+        "grouped_by": "",
+        "class_counts": {},
+        **changes,
+    }
+    return Audit(**fields)
+
+
+def rows_of(parts: Parts) -> dict[str, np.ndarray]:
+    return {name: getattr(parts, name) for name in PART_NAMES}
+
+
+def part_of(parts: Parts, rows: int) -> np.ndarray:
+    part = np.full(rows, -1)
+    for i, ids in enumerate(rows_of(parts).values()):
+        part[ids] = i
+    return part
+
+
+def test_shares_by_class() -> None:
+    codes = np.repeat([0, 1, 2], [600, 300, 100])
+    parts = split(source_of(codes), audit_of(source_of(codes)))
+    for name, share in zip(PART_NAMES, (0.62, 0.12, 0.06, 0.2), strict=True):
+        counts = np.bincount(codes[rows_of(parts)[name]], minlength=3)
+        assert np.abs(counts - share * np.array([600, 300, 100])).max() <= 1, name
+    assert any("20%" in note and "seed 0" in note for note in parts.notes)
+
+
+def test_numbers_are_spread_by_tenths() -> None:
+    values = np.random.default_rng(0).exponential(size=2000)
+    parts = split(source_of(values), audit_of(source_of(values)))
+    means = [values[rows].mean() for rows in rows_of(parts).values()]
+    assert max(means) - min(means) < 0.15
+    edges = np.quantile(values, np.linspace(0, 1, 11)[1:-1])
+    for rows in rows_of(parts).values():
+        assert np.bincount(np.searchsorted(edges, values[rows])).min() > 0.08 * len(rows)
+
+
+def test_large_groups_land_near_the_shares() -> None:
+    rng = np.random.default_rng(0)
+    codes, groups = np.repeat(np.arange(10), 200), np.repeat(np.arange(400), 5)
+    source = source_of(codes)
+    parts = split(source, audit_of(source, groups=groups))
+    part = part_of(parts, 2000)
+    assert all(len(set(part[groups == g])) == 1 for g in range(400))
+    for i, share in enumerate((0.62, 0.12, 0.06, 0.2)):
+        assert np.abs(np.bincount(codes[part == i], minlength=10) - share * 200).max() <= 10
+    mixed = rng.integers(0, 50, 2000)  # groups that hold rows of every class
+    part = part_of(split(source, audit_of(source, groups=mixed)), 2000)
+    assert abs((part == 3).mean() - 0.2) < 0.06 and abs((part == 0).mean() - 0.62) < 0.08
+
+
+def test_given_parts_are_kept() -> None:
+    codes = np.tile([0, 1], 200)
+    given_parts = np.array(["train"] * 200 + ["valid"] * 100 + ["test"] * 100)
+    parts = split(source_of(codes, given_parts), audit_of(source_of(codes, given_parts)))
+    assert parts.train.tolist() == list(range(200)) and parts.test.tolist() == list(range(300, 400))
+    assert len(parts.valid) == len(parts.calib) == 50
+    assert sorted([*parts.valid, *parts.calib]) == list(range(200, 300))
+    assert np.bincount(codes[parts.valid]).tolist() == [25, 25]
+
+
+def test_a_given_test_part_alone() -> None:
+    codes = np.tile([0, 1], 500)
+    given_parts = np.array([""] * 800 + ["test"] * 200)
+    parts = split(source_of(codes, given_parts), audit_of(source_of(codes, given_parts)))
+    assert [len(rows) for rows in rows_of(parts).values()] == [620, 120, 60, 200]
+
+
+def test_a_test_part_without_answers_is_replaced_aloud() -> None:
+    codes = np.tile([0, 1], 100)
+    codes[150:] = -1
+    given_parts = np.array([""] * 150 + ["test"] * 50)
+    parts = split(source_of(codes, given_parts), audit_of(source_of(codes, given_parts)))
+    assert len(parts.test) == 30 and parts.test.max() < 150
+    assert any("no usable row with a known answer" in note for note in parts.notes)
+
+
+def test_only_usable_labelled_rows() -> None:
+    codes = np.tile([0, 1, -1, 0], 100)
+    usable = np.arange(400) % 8 != 0
+    parts = split(source_of(codes), audit_of(source_of(codes), usable=usable))
+    assert np.array_equal(np.flatnonzero(part_of(parts, 400) >= 0), np.flatnonzero(usable & (codes >= 0)))
+
+
+def test_valid_and_calib_are_capped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["gristmill.data.split"], "MOST_ROWS", 30)
+    codes = np.tile([0, 1], 500)
+    parts = split(source_of(codes), audit_of(source_of(codes)))
+    assert (len(parts.valid), len(parts.calib), len(parts.test)) == (30, 30, 200)
+    given_parts = np.array(["train"] * 900 + ["valid"] * 100)
+    parts = split(source_of(codes, given_parts), audit_of(source_of(codes, given_parts)))
+    assert (len(parts.valid), len(parts.calib)) == (30, 30) and set(parts.train) <= set(range(900))
+    assert any("40 rows of the large given validation part are not used" in note for note in parts.notes)
+
+
+def test_a_class_of_three_is_in_train_and_valid() -> None:
+    codes = np.array([0] * 100 + [1] * 100 + [2] * 3 + [3] * 2)
+    for seed in range(10):
+        part = part_of(split(source_of(codes), audit_of(source_of(codes)), seed=seed), len(codes))
+        assert {0, 1} <= set(part[codes == 2].tolist()) and 0 in part[codes == 3]
+
+
+def test_the_smallest_data_that_can_be_split() -> None:
+    codes = np.array([0, 0, 0, 1, 1, 1])
+    parts = split(source_of(codes), audit_of(source_of(codes)))
+    assert [len(rows) for rows in rows_of(parts).values()] == [2, 2, 1, 1]
+    assert set(codes[parts.train]) == set(codes[parts.valid]) == {0, 1}
+    codes = np.array([0, 0, 1, 1])
+    with pytest.raises(DataError, match="no row left for"):
+        split(source_of(codes), audit_of(source_of(codes), groups=np.array([0, 0, 1, 1])))
+    given_parts = np.array(["valid", "", "", ""])
+    with pytest.raises(DataError, match="calib") as error:
+        split(source_of(codes, given_parts), audit_of(source_of(codes, given_parts)))
+    assert "given validation part" in str(error.value.next_step)
+
+
+problems = st.integers(12, 80).flatmap(
+    lambda rows: st.fixed_dictionaries(
+        {
+            "codes": st.lists(st.integers(-1, 3), min_size=rows, max_size=rows),
+            "groups": st.lists(st.one_of(st.just(-1), st.integers(0, 15)), min_size=rows, max_size=rows),
+            "copies": st.lists(st.one_of(st.just(-1), st.integers(0, 9)), min_size=rows, max_size=rows),
+            "usable": st.lists(st.sampled_from([True, True, True, False]), min_size=rows, max_size=rows),
+            "numbers": st.booleans(),
+            "seed": st.integers(0, 3),
+        }
+    )
+)
+
+
+@given(problems)
+def test_what_always_holds(problem: dict[str, Any]) -> None:
+    codes = np.array(problem["codes"], dtype=np.int64)
+    values = np.where(codes < 0, np.nan, codes + 0.5) if problem["numbers"] else codes
+    source = source_of(values)
+    copies = joined(len(codes), [np.array(problem["copies"])])
+    found = audit_of(source, np.array(problem["groups"]), copies, usable=np.array(problem["usable"]))
+    try:
+        parts = split(source, found, seed=problem["seed"])
+    except DataError as error:
+        used = found.usable & source.labelled
+        assert error.next_step and len(np.unique(found.groups[used])) < 12
+        return
+    part = part_of(parts, len(codes))
+    assert sum(map(len, rows_of(parts).values())) == (part >= 0).sum()  # disjoint
+    assert np.array_equal(part >= 0, found.usable & source.labelled)  # complete
+    for ids in (found.groups, found.duplicates):
+        for group in np.unique(ids):
+            assert len(set(part[(ids == group) & (part >= 0)].tolist())) <= 1
+    again = split(source, found, seed=problem["seed"])
+    assert all(
+        np.array_equal(a, b) for a, b in zip(rows_of(parts).values(), rows_of(again).values(), strict=True)
+    )
+    assert all((np.diff(rows) > 0).all() and rows.dtype == np.int64 for rows in rows_of(parts).values())
+
+
+@given(st.lists(st.integers(3, 12), min_size=2, max_size=6), st.integers(0, 5))
+def test_every_class_of_three_single_rows_trains_and_chooses(sizes: list[int], seed: int) -> None:
+    codes = np.repeat(np.arange(len(sizes)), sizes)
+    part = part_of(split(source_of(codes), audit_of(source_of(codes)), seed=seed), len(codes))
+    for code in range(len(sizes)):
+        assert {0, 1} <= set(part[codes == code].tolist())
+
+
+def test_another_seed_is_another_split() -> None:
+    codes = np.tile([0, 1], 100)
+    source = source_of(codes)
+    first, second = (split(source, audit_of(source), seed=seed) for seed in (0, 1))
+    assert not np.array_equal(first.test, second.test)
+
+
+# ---------------------------------------------------------------- views
+
+
+def test_one_view_without_copies_and_two_with() -> None:
+    codes = np.tile([0, 1], 20)
+    source = source_of(codes)
+    parts = Parts(
+        train=np.arange(30), valid=np.arange(30, 34), calib=np.arange(34, 36), test=np.arange(36, 40)
+    )
+    assert list(views(source, audit_of(source), parts)) == ["all"]
+    copies = np.arange(40)
+    copies[[2, 4, 6]] = 2  # three times the same, one label
+    copies[[8, 9]] = 8  # one picture under two labels
+    copies[[31, 33]] = 31  # not in training
+    found = views(source, audit_of(source, copies=copies), parts)
+    assert found["all"].rows.tolist() == list(range(30))
+    assert set(range(30)) - set(found["deduplicated"].rows.tolist()) == {4, 6, 8, 9}
+    assert (
+        "4 rows fewer" in found["deduplicated"].description
+        and "contradicting" in found["deduplicated"].description
+    )
+    assert found["all"].weights is None and found["all"].hash != found["deduplicated"].hash
+
+
+def test_the_hash_of_a_view_follows_rows_and_weights() -> None:
+    a = view("a", [1, 2, 3], "")
+    assert a.hash == view("b", np.array([1, 2, 3]), "other words").hash
+    weighted = view("a", [1, 2, 3], "", weights=np.array([1, 1, 2]))
+    assert len({a.hash, weighted.hash, view("a", [1, 2, 4], "").hash}) == 3
+    assert weighted.weights is not None and weighted.weights.dtype == np.float32
+
+
+def test_real_tracks_stay_whole(shared_data: Path) -> None:
+    class Nothing:
+        facts: dict[str, np.ndarray] = {}
+
+    source = read(shared_data / "gtsrb-mini")
+    found = audit(source, Nothing())
+    parts = split(source, found)
+    groups = [set(found.groups[rows].tolist()) for rows in rows_of(parts).values()]
+    assert all(not (groups[a] & groups[b]) for a in range(4) for b in range(a))
+    assert min(np.bincount(source.targets["label"][parts.valid], minlength=43)) >= 1
