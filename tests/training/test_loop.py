@@ -189,3 +189,19 @@ def test_one_epoch_function_for_training_and_validation():
     seen = []
     results = loop.train_epoch([1, 2, 3], lambda b: seen.append(b) or b, lambda result: result < 2)
     assert results == seen == [1, 2]
+
+
+def test_a_network_on_a_table(run, regression):
+    config = {"family": "mlp", "mlp.width": 32, "mlp.depth": 1}
+    outcome = run("a", prepared=regression, to_rows=20_000, config=config)
+    assert outcome.score > 0.5
+    predictions = load_array(_path(outcome).parent / "predictions.npy")
+    assert (predictions.dtype, predictions.shape[1]) == (np.float32, 1)
+
+
+def test_augmentation_and_both_views(run):
+    config = {"aug.flip": "on", "aug.shift": 0.125, "aug.cutout": 0.25, "aug.colour": 0.2}
+    first = run("a", to_rows=320, config=config)
+    resumed = run("b", parents=[first], from_rows=320, to_rows=960, config=config)
+    assert resumed.facts["views"] == ["identity", "mirror"]
+    assert same(resumed, run("c", to_rows=960, config=config))

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from gristmill.training.checkpoint import Deployable as Deployable
 from gristmill.training.checkpoint import deployable as deployable
 from gristmill.training.checkpoint import load_array as load_array
-from gristmill.training.recipe import COOLDOWN_SHARE as COOLDOWN_SHARE
 from gristmill.training.recipe import parameters_of as parameters_of
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
 _HOMES = {"train": "loop", "fit_once": "once", "extract": "once"}
 __all__ = [
-    "COOLDOWN_SHARE",
     "Deployable",
     "deployable",
     "extract",

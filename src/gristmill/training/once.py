@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +21,15 @@ from gristmill.training.pace import CLOSING_S, Pace
 
 if TYPE_CHECKING:
     from gristmill.data import Prepared
+    from gristmill.data.table import CategoryCoding, NumberScaling
 
 FEATURES_BATCH_PIXELS = 2**20
 """Pixels per batch when features are extracted: 64 pictures of 128 x 128."""
 
-ENCODINGS = {"linear": ("standard", "onehot"), "trees": ("raw", "codes")}
+ENCODINGS: Mapping[str, tuple[NumberScaling, CategoryCoding]] = {
+    "linear": ("standard", "onehot"),
+    "trees": ("raw", "codes"),
+}
 """How numbers and categories of a table are encoded for a family."""
 
 
@@ -219,9 +224,7 @@ def _fitted(
     if name == "constant":
         state = _constant(y, prepared)
         return state, np.tile(state["bias"], (len(columns.evaluated), 1))
-    from gristmill.models import linear, trees
-
-    learner = trees if name == "trees" else linear
+    learner: Any = importlib.import_module(f"gristmill.models.{'trees' if name == 'trees' else 'linear'}")
     left = pace.cap_s - pace.seconds - CLOSING_S
     state = learner.fit(columns.train, y, weights, task, segment.config, segment.seed, seconds=max(0.1, left))
     return state, learner.logits(state, columns.evaluated)

@@ -128,7 +128,7 @@ class Training:
         """The batch's inputs as floats, pictures augmented."""
         if self.augment is None:
             return self.as_floats(batch.inputs)
-        rng = generator(batch.rows.device, self.segment.seed, self.steps, 1)
+        rng = generator(self.segment.seed, self.steps, 1)
         return self.as_floats((self.augment(batch.inputs[0], rng, batch.epoch, batch.rows),))
 
     def as_floats(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -253,7 +253,10 @@ def _inputs(
             "size": recipe.resolution,
             "how": recipe.how,
         }
-        return Pictures(squares, device.torch), {"inputs": [spec.name], "preprocessing": {"image": picture}}
+        return Pictures(squares, device.torch, store), {
+            "inputs": [spec.name],
+            "preprocessing": {"image": picture},
+        }
     from gristmill.data import TableEncoder
 
     columns = store.gather(np.arange(store.rows))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -85,10 +84,11 @@ class Pictures:
     Args:
         squares: uint8 (N, H, W, C), usually memory-mapped.
         device: where the batch goes.
+        store: kept alive with the pictures, so that its files are not evicted meanwhile.
     """
 
-    def __init__(self, squares: np.ndarray, device: torch.device) -> None:
-        self.squares, self.device = np.asarray(squares), device
+    def __init__(self, squares: np.ndarray, device: torch.device, store: object = None) -> None:
+        self.squares, self.device, self.store = np.asarray(squares), device, store
 
     def __call__(self, rows: np.ndarray) -> tuple[Tensor, ...]:
         """uint8 (B, C, H, W) in channels_last layout: a view of what was gathered, not a second copy."""
@@ -140,7 +140,6 @@ def mixed(*numbers: int) -> int:
     return state >> 32
 
 
-def generator(device: torch.device, *numbers: int) -> torch.Generator:
-    """A generator on `device` seeded by `mixed`."""
-    made: Any = torch.Generator(device=device)
-    return made.manual_seed(mixed(*numbers))  # type: ignore[no-any-return]
+def generator(*numbers: int) -> torch.Generator:
+    """A generator on the CPU seeded by `mixed`: every device draws the same augmentation."""
+    return torch.Generator().manual_seed(mixed(*numbers))
