@@ -466,6 +466,3 @@ def _unexpected(error: Exception) -> int:
     )
     return 1
 
-
-def _entry() -> None:
-    sys.exit(main())

@@ -98,48 +98,51 @@ def identity_of(fingerprint: str, options: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def open_run(output: Path, identity: str, options: Mapping[str, Any], *, fresh: bool = False) -> Run:
-    """The run folder of `output`, made when absent. The caller must hold the lock to write into it.
+def locate(output: Path, identity: str, *, fresh: bool = False) -> Run:
+    """The run folder of `output`, made when absent; the caller locks it, then calls `claim`.
 
     Raises:
-        RunError: if the folder belongs to another problem, or NAME.grist exists without its run.
+        RunError: if NAME.grist exists without its run, or the folder holds something else.
     """
     run = Run(folder=output.with_suffix(".run"), output=output, identity=identity)
-    description = run.folder / "run.json"
-    if fresh:
-        _clear(run)
-    if not run.folder.exists() and output.exists():
+    if not run.folder.exists() and output.exists() and not fresh:
         raise RunError(
             "The output must not exist yet, unless its run folder lies beside it.",
             got=output,
-            next_step="choose another name with --out, or move the file away",
+            next_step="choose another name with --out, or overwrite it with --fresh",
         )
-    if description.exists():
-        _check_identity(run, description, options)
-    else:
-        _refuse_strangers(run)
-        run.folder.mkdir(exist_ok=True)
-        write_json(description, {"version": RUN_VERSION, "identity": identity, "options": dict(options)})
-    return run
-
-
-def _clear(run: Run) -> None:
-    if run.folder.exists() and (run.folder / "run.json").exists():
-        for entry in run.folder.iterdir():
-            if entry.name == "lock":
-                continue
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        run.output.unlink(missing_ok=True)
-
-
-def _refuse_strangers(run: Run) -> None:
     strangers = [e.name for e in run.folder.iterdir() if e.name != "lock"] if run.folder.exists() else []
-    if strangers:
+    if strangers and "run.json" not in strangers:
         raise RunError(
             "A run folder must be empty or made by Gristmill.",
             got=f"{run.folder} holding {strangers[0]}",
             next_step="choose another name with --out",
         )
+    run.folder.mkdir(exist_ok=True)
+    return run
+
+
+def claim(run: Run, options: Mapping[str, Any], *, fresh: bool = False) -> None:
+    """Under the lock: check that the folder belongs to this problem, or (fresh) clear and mark it.
+
+    Raises:
+        RunError: if the folder belongs to another problem.
+    """
+    if fresh:
+        clear(run)
+    description = run.folder / "run.json"
+    if description.exists():
+        _check_identity(run, description, options)
+    else:
+        write_json(description, {"version": RUN_VERSION, "identity": run.identity, "options": dict(options)})
+
+
+def clear(run: Run) -> None:
+    """Delete everything in the run folder but the lock, and NAME.grist."""
+    for entry in run.folder.iterdir():
+        if entry.name != "lock":
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    run.output.unlink(missing_ok=True)
 
 
 def _check_identity(run: Run, description: Path, options: Mapping[str, Any]) -> None:

