@@ -362,9 +362,14 @@ def test_a_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_files_that_are_no_data(tmp_path: Path) -> None:
-    for name, says in {
-        "a.zip": "an archive", "a.xlsx": "a spreadsheet", "a.jpg": "one picture", "a.parquet": "does not read", "a.exe": "a.exe",
-    }.items():  # fmt: skip
+    refusals = {
+        "zip": "an archive",
+        "xlsx": "a spreadsheet",
+        "jpg": "one picture",
+        "parquet": "does not read",
+    }
+    for ending, says in {**refusals, "exe": "a.exe"}.items():
+        name = f"a.{ending}"
         (tmp_path / name).write_bytes(b"x")
         refused(says, tmp_path / name)
 

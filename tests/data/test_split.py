@@ -208,6 +208,21 @@ def test_what_always_holds(problem: dict[str, Any]) -> None:
     assert all((np.diff(rows) > 0).all() and rows.dtype == np.int64 for rows in rows_of(parts).values())
 
 
+@given(st.lists(st.sampled_from(["", "train", "valid", "test"]), min_size=40, max_size=90), st.integers(0, 3))
+def test_given_rows_stay_where_they_are(where: list[str], seed: int) -> None:
+    given_parts = np.array(where)
+    source = source_of(np.arange(len(where)) % 3, given_parts)
+    try:
+        part = part_of(split(source, audit_of(source), seed=seed), len(where))
+    except DataError:
+        assert where.count("valid") == 1 or where.count("") + where.count("train") < 12
+        return
+    assert (part >= 0).all()
+    assert (part[given_parts == "test"] == 3).all() and np.isin(part[given_parts == "valid"], [1, 2]).all()
+    if "test" in where:
+        assert (part[(given_parts == "") | (given_parts == "train")] != 3).all()
+
+
 @given(st.lists(st.integers(3, 12), min_size=2, max_size=6), st.integers(0, 5))
 def test_every_class_of_three_single_rows_trains_and_chooses(sizes: list[int], seed: int) -> None:
     codes = np.repeat(np.arange(len(sizes)), sizes)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gristmill.data import folders
-from gristmill.data.layouts import Rows
+from gristmill.data.rows import Rows
 from gristmill.errors import DataError, UsageError
 
 

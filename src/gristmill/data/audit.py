@@ -163,9 +163,11 @@ def _leaks(
         reasons[row] = (
             f"an exact copy of {source.names[twin]}, which is in the given {source.given[twin]} part"
         )
+    what = "picture" if source.task.has_images else "row"
+    many = counted(len(leaked), f"{what} is an exact copy", f"{what}s are exact copies")
     message = (
-        f"{counted(len(leaked), 'row is an exact copy', 'rows are exact copies')} of a row in a given test "
-        "or validation part. Such copies are left out, or the score would be too good."
+        f"{many} of a {what} in a given test or validation part. Such copies are left out, or the score "
+        "would be too good."
     )
     advice = "Nothing to do; remove the copies for good when you can."
     return reasons, [

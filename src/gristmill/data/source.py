@@ -20,7 +20,7 @@ import numpy as np
 from gristmill.data import arrays, layouts
 from gristmill.data.columns import Column, column, target_of, why_unusable
 from gristmill.data.grouping import groups_by_column, groups_by_pattern
-from gristmill.data.layouts import Rows
+from gristmill.data.rows import Choice, Rows, apply_split, join, split_of
 from gristmill.errors import DataError, UsageError, did_you_mean
 from gristmill.task import InputSpec, Target, Task, check_metric, default_metric
 
@@ -77,10 +77,10 @@ class _Wish:
     metric: str | None = None
 
     @property
-    def choice(self) -> layouts.Choice:
+    def choice(self) -> Choice:
         """What a reader of layouts needs to know of it."""
         kept_out = {*self.ignore, *([self.target] if self.target else [])}
-        return layouts.Choice(inputs=self.inputs, kept_out=frozenset(kept_out))
+        return Choice(inputs=self.inputs, kept_out=frozenset(kept_out))
 
 
 def read(
@@ -163,16 +163,16 @@ def _names(given: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _with_part(rows: Rows, path: Path, part: str, wish: _Wish) -> Rows:
-    split = layouts.split_of(path) if path.is_file() else None
+    split = split_of(path) if path.is_file() else None
     if split is None:
-        return layouts.join(rows, layouts.find_rows(path, choice=wish.choice), part)
+        return join(rows, layouts.find_rows(path, choice=wish.choice), part)
     if rows.paths is None:
         raise UsageError(
             "A file of paths and parts can only split pictures.",
             got=f"--{part} {path.name} for a table without pictures",
             next_step=f"name a table with the {part} rows",
         )
-    return layouts.apply_split(rows, split, path.name)
+    return apply_split(rows, split, path.name)
 
 
 # ---------------------------------------------------------------- Rows -> Source
