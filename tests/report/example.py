@@ -31,7 +31,9 @@ def thumbnail(color: tuple[int, int, int]) -> str:
 
 
 def _rival(target: Target, y: Any, mine: Any, other: Any, metric: str, title: str) -> Rival:
-    found = intervals((metric, *(("mae",) if target.task == "regression" else ("accuracy",))), y, other, target)
+    found = intervals(
+        (metric, *(("mae",) if target.task == "regression" else ("accuracy",))), y, other, target
+    )
     gap = paired(metric, y, mine, other, target)
     return Rival(
         title=title,
@@ -111,7 +113,7 @@ def table(**changes: Any) -> RunReport:
         "layout": "A table: 90 rows, separator “;”.", "thumbnails": {}, "valid": None,
         "class_counts": {"no": 190, "yes": 26},
         "ignored": (("customer_id", "every value is different, like an id"), ("country", "one value only: “DE”")),
-        "findings": (Finding(code="missing", severity="info", message="“income” is missing in 12 of 450 rows.", names=("income",), count=12),
+        "findings": (Finding(code="missing", severity="info", message="“income” is missing in 12 of 450 rows.", count=12),
                      Finding(code="leakage", severity="warning", message="“closed_at” alone predicts the target almost perfectly.", names=("closed_at",), count=1, advice="If it is only known afterwards, leave it out with --ignore closed_at.")),
         "command": "gristmill fit loans.csv --target defaulted --metric roc_auc",
     }  # fmt: skip
@@ -128,13 +130,15 @@ def number(**changes: Any) -> RunReport:
     values, other = y * np.exp(noise * rng.normal(size=800)), y * np.exp(1.25 * noise * rng.normal(size=800))
     target = Target(name="price", task="regression", unit="€")
     names = [f"houses.csv row {i + 2}" for i in range(800)]
-    found = evaluate(target, y, values, metric="rmse", names=names, floor=floors(y, y, target), answer_set=0.2 * 220_000)
+    found = evaluate(
+        target, y, values, metric="rmse", names=names, floor=floors(y, y, target), answer_set=0.2 * 220_000
+    )
     base = pictures()
     made: dict[str, Any] = {
         "title": "houses.csv", "task": _task("number", target, "rmse"), "evaluation": found.to_json(), "valid": None,
         "source": "houses.csv", "bundle": "my houses.grist", "layout": "A table: 4,000 rows, separator “,”.", "rows": 4000,
         "class_counts": {}, "thumbnails": {}, "ignored": (("id", "every value is different, like an id"),),
-        "findings": (Finding(code="missing", severity="info", message="“garage” is missing in 310 of 4,000 rows.", names=("garage",), count=310),),
+        "findings": (Finding(code="missing", severity="info", message="“garage” is missing in 310 of 4,000 rows.", count=310),),
         "parts": {"train": 2480, "valid": 480, "calib": 240, "test": 800}, "notes": (), "views": (),
         "traditional": _rival(target, y, values, other, "rmse", "boosted trees"),
         "leaderboard": (Candidate(id="a", title="Network of residual blocks", score=0.71, noise=0.02, rows_seen=80_000, seconds=44, weight=0.5),

@@ -9,12 +9,12 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from gristmill.report.text import amount, duration, percent, visible
+from gristmill.report.text import amount, compact, duration, percent, visible
 from gristmill.report.words import Bar, direction
 
 WIDE, HIGH = 340, 264
 """Size of the square-ish charts in their own units; on the page one unit is at most one and a half pixels."""
-LEFT, RIGHT, TOP, BOTTOM = 44, 12, 28, 40
+LEFT, RIGHT, TOP, BOTTOM = 44, 22, 28, 40
 
 
 def _svg(body: str, label: str, box: str, kind: str) -> Markup:
@@ -34,7 +34,9 @@ def _flat(body: str, label: str, height: int, kind: str) -> Markup:
 
 
 def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "middle") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}">{escape(visible(text))}</text>'
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}">{escape(visible(text))}</text>'
+    )
 
 
 def dots(value: float, low: float, high: float) -> Markup:
@@ -67,7 +69,9 @@ def _bar(bar: Bar, top: float) -> Markup:
     if bar.low is not None and bar.high is not None:
         low, high = at(bar.low), at(bar.high)
         body += f'<line x1="{low:.2f}%" x2="{high:.2f}%" y1="9" y2="9" class="whisker"/>'
-        body += "".join(f'<line x1="{x:.2f}%" x2="{x:.2f}%" y1="4" y2="14" class="whisker"/>' for x in (low, high))
+        body += "".join(
+            f'<line x1="{x:.2f}%" x2="{x:.2f}%" y1="4" y2="14" class="whisker"/>' for x in (low, high)
+        )
     return _flat(body, label, 18, "bar")
 
 
@@ -99,8 +103,10 @@ class _Axes:
         low, high = self.y_range
         return HIGH - BOTTOM - (HIGH - TOP - BOTTOM) * (value - low) / (high - low)
 
-    def frame(self, titles: tuple[str, str], ticks: tuple[Sequence[float], Sequence[float]], *, shares: bool) -> str:
-        show = percent if shares else amount
+    def frame(
+        self, titles: tuple[str, str], ticks: tuple[Sequence[float], Sequence[float]], *, shares: bool
+    ) -> str:
+        show = percent if shares else compact
         parts = []
         for v in ticks[0]:
             parts.append(_text(self.x(v), HIGH - BOTTOM + 15, show(v), "tick"))
@@ -119,6 +125,7 @@ class _Axes:
         return f'<circle cx="{self.x(a):.1f}" cy="{self.y(b):.1f}" r="{radius:.1f}" class="{kind}"/>'
 
 
+FEW = 5
 QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -128,8 +135,13 @@ def calibration(bins: Sequence[Mapping[str, Any]]) -> Markup:
     most = max(b["n"] for b in bins)
     points = [(b["confidence"], b["accuracy"]) for b in bins]
     body = axes.frame(("stated confidence", "really right"), (QUARTERS, QUARTERS), shares=True)
-    body += axes.line([(0, 0), (1, 1)], "ideal") + axes.line(points, "curve")
-    body += "".join(axes.dot(x, y, 2.5 + 4.5 * math.sqrt(b["n"] / most), "point") for (x, y), b in zip(points, bins, strict=True))
+    body += axes.line([(0, 0), (1, 1)], "ideal")
+    # a bin of a few rows is noise: it gets its small dot, the line passes it by
+    body += axes.line([xy for xy, b in zip(points, bins, strict=True) if b["n"] >= FEW], "curve")
+    body += "".join(
+        axes.dot(x, y, 2.5 + 4.5 * math.sqrt(b["n"] / most), "point")
+        for (x, y), b in zip(points, bins, strict=True)
+    )
     told = ", ".join(f"{percent(x)} sure and {percent(y)} right" for x, y in points)
     return _svg(body, f"Confidence against share right: {told}.", f"0 0 {WIDE} {HIGH}", "chart")
 
@@ -139,7 +151,8 @@ def abstention(curve: Sequence[Mapping[str, float]], chosen: Mapping[str, float]
     low = min(p["accuracy"] for p in curve)
     bottom = max(0.0, math.floor(10 * min(low, 0.9)) / 10)
     axes = _Axes((0.0, 1.0), (bottom, 1.0))
-    steps = [bottom + (1 - bottom) * k / 4 for k in range(5)]
+    step = 0.05 if bottom >= 0.75 else 0.1 if bottom >= 0.5 else 0.2 if round(10 * bottom) % 2 == 0 else 0.1
+    steps = [1.0 - step * k for k in range(round((1.0 - bottom) / step) + 1)]
     body = axes.frame(("answered", "right among the answered"), (QUARTERS, steps), shares=True)
     body += axes.line([(p["coverage"], p["accuracy"]) for p in curve], "curve")
     first, last = curve[0], curve[-1]
@@ -167,15 +180,15 @@ def scatter(points: Sequence[Sequence[float]], unit: str | None) -> Markup:
 
 def histogram(edges: Sequence[float], counts: Sequence[int], unit: str | None) -> Markup:
     """How often which error occurs: predicted minus true."""
-    ticks, most = _ticks(edges[0], edges[-1]), max(1, *counts)
-    axes = _Axes((min(edges[0], ticks[0]), max(edges[-1], ticks[-1])), (0.0, float(most)))
+    ticks, heights = _ticks(edges[0], edges[-1]), _ticks(0.0, float(max(1, *counts)))
+    axes = _Axes((min(edges[0], ticks[0]), max(edges[-1], ticks[-1])), (0.0, heights[-1]))
     name = f" ({unit})" if unit else ""
-    body = axes.frame((f"error, predicted − true{name}", "rows"), (ticks, (0.0, most / 2, most)), shares=False)
+    body = axes.frame((f"error, predicted − true{name}", "rows"), (ticks, heights), shares=False)
     for k, n in enumerate(counts):
         x, right, y = axes.x(edges[k]), axes.x(edges[k + 1]), axes.y(n)
         body += f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(0.5, right - x - 1):.1f}" height="{axes.y(0) - y:.1f}" class="column"/>'
     if axes.x_range[0] < 0 < axes.x_range[1]:
-        body += axes.line([(0, 0), (0, most)], "ideal")
+        body += axes.line([(0, 0), (0, heights[-1])], "ideal")
     peak = max(range(len(counts)), key=lambda k: counts[k])
     label = f"Errors of {sum(counts)} rows; most lie between {amount(edges[peak])} and {amount(edges[peak + 1], unit)}."
     return _svg(body, label, f"0 0 {WIDE} {HIGH}", "chart")

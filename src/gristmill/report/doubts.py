@@ -64,6 +64,21 @@ def _first(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def _majority(report: RunReport, found: Mapping[str, Any]) -> Doubt | None:
+    """The deciding figure is fine, yet plain guessing is right more often: unequal classes."""
+    mine, floor = found["metrics"].get("accuracy"), found.get("floor", {}).get("accuracy")
+    if mine is None or floor is None or found["metric"] == "accuracy" or mine["value"] >= floor:
+        return None
+    if beats_guess(found) is False:
+        return None
+    return Doubt(
+        level="warn", title="Guessing is right more often",
+        text=f"{_first(guess(report))} is right for {percent(floor)}, this model for {percent(mine['value'])}: the "
+        f"classes are of very unequal size. It was made for another figure ({found['metric']}) and finds the rarer "
+        "classes, at the price of false alarms.",
+    )  # fmt: skip
+
+
 def _traditional(report: RunReport, found: Mapping[str, Any]) -> Doubt | None:
     rival = report.traditional
     if rival is None or rival.difference is None or rival.difference["low"] > 0:
@@ -136,7 +151,9 @@ def _rare(report: RunReport, found: Mapping[str, Any]) -> Doubt | None:
     if rare:
         told.append(f"{_names(rare)} had fewer than {FEW_TO_LEARN} {noun(report)}s to learn from.")
     if untested:
-        told.append(f"{_names(untested)} had fewer than {FEW_TO_TEST} to be tested on, so their figures say little.")
+        told.append(
+            f"{_names(untested)} had fewer than {FEW_TO_TEST} to be tested on, so their figures say little."
+        )
     count = len(set(rare) | set(untested))
     return Doubt(level="warn", title=f"Few {noun(report)}s in {plural(count, 'class')}", text=" ".join(told))
 
@@ -213,7 +230,7 @@ def _audit(report: RunReport, found: Mapping[str, Any]) -> Doubt | None:
 
 
 CHECKS: tuple[Check, ...] = (
-    _worthless, _traditional, _readings, _shrinking, _small_test, _rare, _weak, _confidence, _promise,
+    _worthless, _majority, _traditional, _readings, _shrinking, _small_test, _rare, _weak, _confidence, _promise,
     _leaning, _audit,
 )  # fmt: skip
 

@@ -18,7 +18,7 @@ MATRIX_CLASSES = 15
 """Most classes of a confusion matrix; with more, only the most confused pairs are readable."""
 SHOWN_ROWS = 20
 """Lines of a long table that are open at once; the rest unfolds."""
-SHOWN_NAMES = 8
+SHOWN_NAMES, SHOWN_PAIRS = 8, 4
 UNFINISHED = {
     "failed": "failed", "oom": "out of memory", "diverged": "diverged", "lost": "worker lost", "refused": "not tried",
     "cut": "cut short", "running": "not finished",
@@ -47,6 +47,7 @@ def _page(report: RunReport) -> dict[str, Any]:
         "headline": words.headline(report),
         "subline": words.subline(report),
         "dots": _dots(report),
+        "ranked": bool(found) and found["metric"] == "roc_auc",
         "done": words.done(report),
         "bars": charts.comparison(words.bars(report), found.get("metric", "accuracy")),
         "metric_rows": _metric_rows(report),
@@ -74,8 +75,7 @@ def _dots(report: RunReport) -> Markup | None:
     found = report.evaluation
     if found is None or words.is_regression(report):
         return None
-    even = found["metric"] == "balanced_accuracy"
-    right = found["metrics"]["balanced_accuracy" if even else "accuracy"]
+    right = found["metrics"][words.share_of(found)]
     return charts.dots(right["value"], right["low"], right["high"])
 
 
@@ -179,9 +179,15 @@ def _template() -> Template:
     )
     environment.globals.update(
         style=Markup(folder.joinpath("style.css").read_text(encoding="utf-8")),  # ours, no user text in it
-        SHOWN_ROWS=SHOWN_ROWS, SHOWN_NAMES=SHOWN_NAMES, UNFINISHED=UNFINISHED, timeline=charts.timeline,
+        SHOWN_ROWS=SHOWN_ROWS, SHOWN_NAMES=SHOWN_NAMES, SHOWN_PAIRS=SHOWN_PAIRS, UNFINISHED=UNFINISHED, timeline=charts.timeline,
     )  # fmt: skip
     environment.filters.update(
-        percent=percent, amount=amount, duration=duration, plural=plural, short=short, quoted=quoted
+        percent=percent,
+        amount=amount,
+        duration=duration,
+        plural=plural,
+        short=short,
+        quoted=quoted,
+        number=lambda text: amount(float(text), digits=6),
     )
     return environment.from_string(folder.joinpath("page.html").read_text(encoding="utf-8"))

@@ -29,7 +29,13 @@ def improving(report: RunReport) -> list[Step]:
     steps = [Step(title="Said by the run", text=text) for text in report.advice]
     found = report.evaluation
     if found is not None:
-        made = (_mend(report), _needy(report, found), _look(report, found), _hard_values(found), _longer(report))
+        made = (
+            _mend(report),
+            _needy(report, found),
+            _look(report, found),
+            _hard_values(found),
+            _longer(report),
+        )
         return [*steps, *(s for s in made if s)]
     longer = _longer(report)
     return [*steps, longer] if longer else steps
@@ -39,7 +45,9 @@ def _mend(report: RunReport) -> Step | None:
     told = [f for f in report.findings if f.severity in ("warning", "error") and f.advice]
     if not told:
         return None
-    return Step(title="Mend the data", text=" ".join(f"{short(f.advice, 200).rstrip('.')}." for f in told[:3]))
+    return Step(
+        title="Mend the data", text=" ".join(f"{short(f.advice, 200).rstrip('.')}." for f in told[:3])
+    )
 
 
 def _needy(report: RunReport, found: Mapping[str, Any]) -> Step | None:
@@ -53,9 +61,9 @@ def _needy(report: RunReport, found: Mapping[str, Any]) -> Step | None:
         return None
     weak.sort(key=lambda c: 1.0 if c["recall"] is None else c["recall"])
     pieces = [_state_of(report, c) for c in weak[:3]]
-    what = noun(report)
+    names, what = [quoted(c["label"]) for c in weak], noun(report)
     return Step(
-        title=f"Add {what}s of {listed([quoted(c['label']) for c in weak], 4)}",
+        title=f"Add {what}s of " + (listed(names) if len(weak) <= 3 else "the weakest classes"),
         text=f"{'; '.join(pieces)}. Doubling the {what}s of a weak class usually helps more than a longer search.",
     )
 
@@ -108,13 +116,17 @@ def using(report: RunReport) -> list[Step]:
     if not report.bundle or report.evaluation is None:
         return []
     name = shlex.quote(visible(report.bundle))
-    new = "new-pictures/" if report.has_pictures else "new-rows.csv"
-    answer = "one number and its range" if is_regression(report) else "a label, its probability and “I don’t know”"
+    name = f"./{name}" if name.startswith("-") else name  # or the command takes it for an option
+    new = "new_pictures/" if report.has_pictures else "new_rows.csv"
+    known = "labelled_pictures/" if report.has_pictures else "labelled_rows.csv"
+    answer = (
+        "one number and its range" if is_regression(report) else "a label, its probability and “I don’t know”"
+    )
     drop = "drop a picture on" if report.has_pictures else "fill in a row on"
     return [
         Step(title="Use it", text=f"For each {noun(report)}: {answer}.", command=f"gristmill predict {name} {new}"),
         Step(title="Serve it", text=f"An HTTP address for programs, and a page to {drop}.",
              command=f"gristmill serve {name}"),
         Step(title="Check it on newer data", text="The same figures on data with known answers.",
-             command=f"gristmill evaluate {name} {'labelled-pictures/' if report.has_pictures else 'labelled-rows.csv'}"),
+             command=f"gristmill evaluate {name} {known}"),
     ]  # fmt: skip

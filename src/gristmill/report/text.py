@@ -64,20 +64,28 @@ def percent(share: float) -> str:
     return f"{value:.0f}%" if rough else f"{value:.1f}%"
 
 
-def amount(value: float, unit: str | None = None) -> str:
-    """A number with three significant digits and its unit: `12,300 €`, `0.0123`, `−4.5 kg`."""
+def amount(value: float, unit: str | None = None, digits: int = 3) -> str:
+    """A number with some significant digits and its unit: `12,300 €`, `0.0123`, `−4.5 kg`."""
     if not math.isfinite(value):
         text = "unknown"
     elif value == 0.0:
         text = "0"
     else:
-        digits = 2 - math.floor(math.log10(abs(value)))
-        rounded = round(value, digits)
-        small = abs(rounded) < 1e-4 or abs(rounded) >= 1e12
-        text = f"{rounded:.3g}" if small else f"{rounded:,.{max(0, digits)}f}"
+        places = digits - 1 - math.floor(math.log10(abs(value)))
+        rounded = round(value, places)
+        extreme = abs(rounded) < 1e-4 or abs(rounded) >= 1e12
+        text = f"{rounded:.{digits}g}" if extreme else f"{rounded:,.{max(0, places)}f}"
         if "." in text and "e" not in text:
             text = text.rstrip("0").rstrip(".")
     return f"{text.replace('-', '−')} {visible(unit)}" if unit else text.replace("-", "−")
+
+
+def compact(value: float) -> str:
+    """A number short enough for the tick of an axis: `250k`, `1.2M`, `−0.5`."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size and (size > 1e3 or abs(value) >= 1e4):
+            return amount(value / size) + letter
+    return amount(value)
 
 
 def duration(seconds: float) -> str:

@@ -15,10 +15,10 @@ SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "r2")
 TITLES = {
     "accuracy": "Labelled right",
     "balanced_accuracy": "Labelled right, classes counted the same",
-    "macro_f1": "F1, averaged over classes",
+    "macro_f1": "Average F1 of the classes",
     "log_loss": "Log loss",
     "roc_auc": "Area under the ROC curve",
-    "rmse": "Error, large ones weigh more (RMSE)",
+    "rmse": "Typical error (RMSE)",
     "mae": "Average error",
     "r2": "Share of the spread explained (R²)",
 }
@@ -29,7 +29,7 @@ MEANINGS = {
     "macro_f1": "the balance of finding a class and being right when naming it, averaged over the classes",
     "log_loss": "how surprised the model was by the truth: confident mistakes cost most, 0 is perfect",
     "roc_auc": "how often a row of a class is ranked above a row of another class, 50% is a coin",
-    "rmse": "the typical error, where one large error weighs more than several small ones",
+    "rmse": "one large error weighs more than several small ones",
     "mae": "the size of the error, averaged over rows",
     "r2": "how much of the ups and downs of the target the model explains, 0% is always saying the mean",
 }
@@ -117,16 +117,26 @@ def headline(report: RunReport) -> str:
     return told
 
 
+def share_of(found: Mapping[str, Any]) -> str:
+    """The metric that the headline and the dots count: what decided, if it can be counted in hundreds."""
+    name = str(found["metric"])
+    return name if name in ("balanced_accuracy", "roc_auc") else "accuracy"
+
+
 def _hundred(report: RunReport, found: Mapping[str, Any]) -> str:
-    even = found["metric"] == "balanced_accuracy" and "balanced_accuracy" in found["metrics"]
-    right = found["metrics"]["balanced_accuracy" if even else "accuracy"]
-    verb = "labelled right" if report.has_pictures else f"given the right {quoted(found['target'])}"
+    share = share_of(found)
+    right, what = found["metrics"][share], noun(report)
     base, about, low, high = natural(right["value"], right["low"], right["high"])
-    start = f"Out of {base:,} new {noun(report)}s like yours"
-    start += ", as many of each class," if even else ","
+    if share == "roc_auc":
+        start = f"Out of {base:,} pairs of new {what}s from different classes,"
+        end = "be ranked the right way round"
+    else:
+        even = ", as many of each class," if share == "balanced_accuracy" else ","
+        start = f"Out of {base:,} new {what}s like yours{even}"
+        end = "be labelled right" if report.has_pictures else f"be given the right {quoted(found['target'])}"
     if right["value"] == 1.0:
-        return f"{start} at least {low:,} would be {verb}: all {found['n']:,} tested were."
-    return f"{start} about {about:,} would be {verb} (between {low:,} and {high:,})."
+        return f"{start} at least {low:,} would {end}: all {found['n']:,} tested were."
+    return f"{start} about {about:,} would {end} (between {low:,} and {high:,})."
 
 
 def natural(value: float, low: float, high: float) -> tuple[int, int, int, int]:
@@ -155,16 +165,21 @@ def subline(report: RunReport) -> list[str]:
 
 
 def _against_guess(report: RunReport, found: Mapping[str, Any]) -> str:
-    name = "mae" if is_regression(report) else found["metric"]
-    low = found.get("floor", {}).get(name)
-    if low is None:
-        return ""
+    floor = found.get("floor", {})
     if is_regression(report):
-        return f"{_capital(guess(report))} would be off by {amount(low, found.get('unit'))}."
-    even = name == "balanced_accuracy"
-    name = name if even else "accuracy"
-    low = found["floor"].get(name, low)
-    return f"{_capital(guess(report))} would be right for {natural(low, low, low)[1]} of {natural(low, low, low)[0]:,}."
+        told = amount(floor["mae"], found.get("unit")) if "mae" in floor else ""
+        return f"{_capital(guess(report))} would be off by {told}." if told else ""
+    share = share_of(found)
+    if share == "roc_auc" and "accuracy" in floor:
+        mine = found["metrics"]["accuracy"]["value"]
+        return (
+            f"Pure chance ranks 50 of 100 right. Taking its likeliest answer, {percent(mine)} are right; "
+            f"{guess(report)} is right for {percent(floor['accuracy'])}."
+        )
+    if share not in floor:
+        return ""
+    base, about, _, _ = natural(floor[share], floor[share], floor[share])
+    return f"{_capital(guess(report))} would be right for {about:,} of {base:,}."
 
 
 def _against_traditional(report: RunReport, found: Mapping[str, Any]) -> str:
@@ -172,12 +187,14 @@ def _against_traditional(report: RunReport, found: Mapping[str, Any]) -> str:
     if rival is None or rival.difference is None:
         return ""
     gap, name = rival.difference, found["metric"]
-    size = _gap(name, abs(gap["value"]), found.get("unit"))
+    size, title = _gap(name, abs(gap["value"]), found.get("unit")), short(rival.title)
+    counted = name in ("accuracy", "balanced_accuracy", "roc_auc", "mae")
+    by = "" if counted else f" by {TITLES.get(name, name)[:1].lower()}{TITLES.get(name, name)[1:]}"
     if gap["low"] > 0:
-        return f"That is {size} better than a traditional model ({short(rival.title)})."
+        return f"This model is {size} better than a traditional one ({title}){by}."
     if gap["high"] < 0:
-        return f"A traditional model ({short(rival.title)}) is {size} better than this one."
-    return f"A traditional model ({short(rival.title)}) does about as well: the difference is within chance."
+        return f"A traditional model ({title}) is {size} better than this one{by}."
+    return f"A traditional model ({title}) does about as well: the difference is within chance."
 
 
 def _gap(name: str, size: float, unit: str | None) -> str:
@@ -232,7 +249,9 @@ def bars(report: RunReport) -> list[Bar]:
         )  # fmt: skip
     if name in found.get("floor", {}):
         value = found["floor"][name]
-        rows.append(Bar(name=_capital(guess(report)), role="floor", value=value, shown=measured(name, value, unit)))
+        rows.append(
+            Bar(name=_capital(guess(report)), role="floor", value=value, shown=measured(name, value, unit))
+        )
     return rows
 
 
@@ -245,14 +264,14 @@ def _reading(report: RunReport) -> str:
     if not report.rows:
         return ""
     where = f" from {quoted(report.source)}" if report.source else ""
-    how = f": {visible_sentence(report.layout)}" if report.layout else "."
+    how = f": {continued(report.layout)}" if report.layout else "."
     return f"Read {plural(report.rows, noun(report))}{where}{how}"
 
 
-def visible_sentence(text: str) -> str:
+def continued(text: str) -> str:
     """A sentence of another step, without capital and with one full stop, to go on after a colon."""
     text = text.strip().rstrip(".")
-    lowered = text[:1].lower() + text[1:] if text[1:2].islower() else text
+    lowered = text if text[1:2].isupper() else text[:1].lower() + text[1:]
     return f"{lowered}."
 
 
