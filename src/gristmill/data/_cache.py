@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -90,8 +90,8 @@ def disk_errors_told(place: Path) -> Iterator[None]:
         raise ResourceError(
             "The disk must have room for the prepared data.",
             got=f"it is full ({error.strerror}) in {place}",
-            next_step="free some space or set GRISTMILL_CACHE to a folder on a larger disk, then run the same "
-            "command again; nothing half-written was kept",
+            next_step="free some space or set GRISTMILL_CACHE to a folder on a larger disk, then run the "
+            "same command again; nothing half-written was kept",
         ) from error
 
 
@@ -120,7 +120,7 @@ def hold(path: Path) -> int | None:
 def patient_lock(path: Path) -> Iterator[None]:
     """Hold a file's lock during the block, or give up waiting after two minutes and go on without it.
 
-    For work that two processes may do at once without harm, but need not: its holder may be a stopped process.
+    For work that two processes may do at once without harm, but need not: the holder may be a stopped process.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -186,7 +186,7 @@ def remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def in_order(work: Callable[[T], U], items: Iterable[T], threads: int) -> Iterator[U]:
+def in_order(work: Callable[[T], U], items: Iterable[T], threads: int) -> Generator[U, None, None]:
     """`map` in threads, results in order, never more than a few ahead of the reader: memory stays flat."""
     pending: deque[Future[U]] = deque()
     pool = ThreadPoolExecutor(max(1, threads))

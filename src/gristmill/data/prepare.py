@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,8 +40,8 @@ _MOST_ROWS_PER_CHUNK = 64
 class Scan:
     """Every row read once. `reused`: it was all in the cache already.
 
-    `facts` holds one array per fact, a value per row. Always: `sha` (object of str: sha256 of the picture file
-    or of the row's values; "" if unreadable) and `error` (object of str | None: why the row cannot be read).
+    `facts` holds one array per fact, a value per row. Always: `sha` (object of str: sha256 of the picture
+    file or of the row's values; "" if unreadable) and `error` (object of str | None: why the row cannot be read).
     With pictures also: `dhash` uint64; `width`, `height` int32, of the original after the EXIF turn, 0 if
     unreadable; `mode`, `format` (object of str, as in the file whatever its name says); `turned` and
     `animated` bool (EXIF asked for a turn; the first of several frames was taken); `mean`, `std` float32 in
@@ -108,7 +109,8 @@ def _scan_anew(source: Source, longest: int, root: Path, threads: int, progress:
             values = source.inputs[spec.name]
             if spec.kind == "image":
                 reader = _Pictures(values, spec, threads, progress)
-                writer.pictures(spec.name, reader.blocks())
+                with closing(reader.blocks()) as blocks:  # ends its threads whatever happens
+                    writer.pictures(spec.name, blocks)
                 facts |= reader.facts()
                 shas.append(facts["sha"])
             else:
@@ -172,7 +174,7 @@ class _Pictures:
         self._facts: list[dict[str, NDArray[Any]]] = []
         self._step = max(1, min(_MOST_ROWS_PER_CHUNK, CHUNK_BYTES // (self._side**2 * self._channels)))
 
-    def blocks(self) -> Iterator[tuple[image.Pixels, NDArray[np.int32]]]:
+    def blocks(self) -> Generator[tuple[image.Pixels, NDArray[np.int32]], None, None]:
         """Yield (pixels, boxes) of the rows in order."""
         total = len(self._sources)
         for start, block in zip(
@@ -181,8 +183,8 @@ class _Pictures:
             strict=True,
         ):
             self._facts.append(block.facts)
-            yield block.pixels, block.boxes
             self._progress(min(start + self._step, total), total)
+            yield block.pixels, block.boxes
 
     def facts(self) -> dict[str, NDArray[Any]]:
         """The facts of all rows, after the last block."""
@@ -309,8 +311,9 @@ class Prepared:
     """What training reads: everything of the data but the model.
 
     `task`: each picture input's spec holds {"channels", "size"} of its store. `store_uri`: address of the
-    store. `parts`: row ids of train, valid, calib and test. `targets`: all rows, int64 codes (-1: no label) or
-    float64 (NaN: no value). `views`: training rows to learn from, by name. `names`: how messages name a row.
+    store. `parts`: row ids of train, valid, calib and test. `targets`: all rows, int64 codes (-1: no label)
+    or float64 (NaN: no value). `views`: training rows to learn from, by name. `names`: how messages name a
+    row.
     """
 
     task: Task

@@ -21,6 +21,7 @@ import json
 import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -77,7 +78,7 @@ class Store:
         lock = hold(folder / "lock")
         try:
             return Store(folder, _description(folder), lock)
-        except DataError:
+        except BaseException:
             if lock is not None:
                 os.close(lock)
             raise
@@ -190,8 +191,10 @@ class Store:
             rows = np.arange(start, min(start + step, self.rows))
             return image.squares(self._pixels(spec, rows), boxes[rows], size, how)
 
-        chunks = in_order(work, range(0, self.rows, step), threads)
-        with replace_file(path) as temporary:
+        with (
+            closing(in_order(work, range(0, self.rows, step), threads)) as chunks,
+            replace_file(path) as temporary,
+        ):
             write_array(temporary, shape, np.dtype(np.uint8), chunks)
 
 
@@ -245,6 +248,7 @@ class StoreWriter:
                 write_array(
                     self._folder / f"{number}.{shard:04d}.npy", shape, np.dtype(np.uint8), pieces.take(rows)
                 )
+            assert next(pieces.blocks, None) is None, f"more than {self._rows} rows came"
             self._save(f"{number}.box.npy", np.concatenate([*boxes, np.zeros((0, 2), np.int32)]))
 
     def column(self, name: str, values: NDArray[Any]) -> None:
@@ -322,13 +326,13 @@ class _Pieces:
     """Cuts a stream of blocks at shard borders."""
 
     def __init__(self, blocks: Iterator[image.Pixels]) -> None:
-        self._blocks = blocks
+        self.blocks = blocks
         self._rest: image.Pixels | None = None
 
     def take(self, rows: int) -> Iterator[image.Pixels]:
         """The next `rows` rows, in pieces."""
         while rows > 0:
-            block = self._rest if self._rest is not None else next(self._blocks)
+            block = self._rest if self._rest is not None else next(self.blocks)
             piece, rest = block[:rows], block[rows:]
             self._rest = rest if len(rest) else None
             rows -= len(piece)
@@ -370,11 +374,12 @@ def _description(folder: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads((folder / "store.json").read_text("utf-8"))
         damaged = [f for f, size in found["files"].items() if (folder / f).stat().st_size != size]
-    except (OSError, ValueError) as error:
+        newer = found["version"] > STORE_VERSION
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             "The prepared data must be in the cache.", got=f"no readable store in {folder}", next_step=_AGAIN
         ) from error
-    if found["version"] > STORE_VERSION:
+    if newer:
         raise DataError(
             f"A store must be of version {STORE_VERSION} or older.",
             got=f"version {found['version']} in {folder}",
