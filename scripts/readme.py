@@ -1,10 +1,10 @@
-"""Run the code blocks of README.md (and of other pages, when named) as a user would, in an empty folder.
+"""Run the code blocks of README.md and examples/README.md (or of other pages, when named) as a user would, in an empty folder.
 
     python scripts/readme.py [PAGE...]
 
 A block runs when the line before it is `<!-- run -->`. The `bash` and `python` blocks of one page run one
 after the other in the same temporary folder, which holds a few stand-ins for a user's data: `photos/` (three
-classes of small pictures), `new.jpg`, `houses.csv` (numbers, categories and a price). So that this takes a
+classes of small pictures), `new.jpg`, `houses.csv` (numbers, categories and a price), and `examples`. So that this takes a
 minute, every `--time 10m` and `time="10m"` is shortened; nothing else is changed.
 """
 
@@ -26,7 +26,8 @@ LIMIT_S = 240
 
 def main(argv: list[str] | None = None) -> int:
     """Run every marked block; the exit code is 1 when one fails or when there is none."""
-    pages = [Path(name) for name in (sys.argv[1:] if argv is None else argv)] or [ROOT / "README.md"]
+    named = sys.argv[1:] if argv is None else argv
+    pages = [Path(name) for name in named] or [ROOT / "README.md", ROOT / "examples" / "README.md"]
     failed = [page.name for page in pages if not run_page(page)]
     return 1 if failed else 0
 
@@ -34,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
 def run_page(page: Path) -> bool:
     """Run the blocks of one page in a fresh folder; False when one fails or the page has none."""
     blocks = list(marked_blocks(page.read_text(encoding="utf-8")))
-    print(f"{page.name}: {len(blocks)} blocks to run", flush=True)
+    print(f"{page.parent.name}/{page.name}: {len(blocks)} blocks to run", flush=True)
     with tempfile.TemporaryDirectory(prefix="gristmill-readme-") as name:
         write_stand_ins(Path(name))
         return bool(blocks) and all(run_block(language, code, Path(name)) for language, code in blocks)
@@ -77,6 +78,7 @@ def write_stand_ins(folder: Path) -> None:
     from PIL import Image
     from sklearn.datasets import load_diabetes, load_digits
 
+    (folder / "examples").symlink_to(ROOT / "examples", target_is_directory=True)
     digits = load_digits(n_class=3)
     pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
     for i, (image, digit) in enumerate(zip(pixels, digits.target, strict=True)):
