@@ -120,7 +120,8 @@ def hold(path: Path) -> int | None:
 def patient_lock(path: Path) -> Iterator[None]:
     """Hold a file's lock during the block, or give up waiting after two minutes and go on without it.
 
-    For work that two processes may do at once without harm, but need not: the holder may be a stopped process.
+    For work that two processes may do at once without harm, but need not: the holder may be a stopped
+    process.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:

@@ -41,7 +41,8 @@ class Scan:
     """Every row read once. `reused`: it was all in the cache already.
 
     `facts` holds one array per fact, a value per row. Always: `sha` (object of str: sha256 of the picture
-    file or of the row's values; "" if unreadable) and `error` (object of str | None: why the row cannot be read).
+    file or of the row's values; "" if unreadable) and `error` (object of str | None: why the row cannot be
+    read).
     With pictures also: `dhash` uint64; `width`, `height` int32, of the original after the EXIF turn, 0 if
     unreadable; `mode`, `format` (object of str, as in the file whatever its name says); `turned` and
     `animated` bool (EXIF asked for a turn; the first of several frames was taken); `mean`, `std` float32 in
