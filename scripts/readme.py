@@ -1,11 +1,11 @@
-"""Run the code blocks of README.md and examples/README.md (or of other pages, when named) as a user would, in an empty folder.
+"""Run the code blocks of the README and of the examples' page as a user would, in an empty folder.
 
     python scripts/readme.py [PAGE...]
 
 A block runs when the line before it is `<!-- run -->`. The `bash` and `python` blocks of one page run one
 after the other in the same temporary folder, which holds a few stand-ins for a user's data: `photos/` (three
-classes of small pictures), `new.jpg`, `houses.csv` (numbers, categories and a price), and `examples`. So that this takes a
-minute, every `--time 10m` and `time="10m"` is shortened; nothing else is changed.
+classes of small pictures), `new.jpg`, `houses.csv` (numbers, categories and a price), and `examples`. So that
+this takes a minute, every `--time 10m` and `time="10m"` is shortened; nothing else is changed.
 """
 
 from __future__ import annotations
