@@ -232,8 +232,10 @@ def _check(line: Line, before: list[Line], path: Path, number: int) -> None:
 
 
 def _hides_record(piece: bytes) -> bool:
-    """Whether a whole record stands inside: then an earlier line feed was damaged, nothing was torn."""
-    return any(decode(piece[: m.end()]) is not None for m in _TAIL.finditer(piece) if m.end() < len(piece))
+    """Whether a whole record stands inside, and another line after it: then the line feed between them
+    was damaged, and nothing was torn."""
+    ends = (m.end() for m in _TAIL.finditer(piece))
+    return any(piece[end + 1 : end + 2] == b"{" and decode(piece[:end]) is not None for end in ends)
 
 
 def _damaged(path: Path, number: int) -> RunError:

@@ -79,8 +79,9 @@ class Study:
             return self._ask_again(self._queue.popleft(), left)
         if self.settings.counted is not None:
             return self._ask_counted(slots)
-        step = self._decide(round(left, 3), self._busy() + len(slots))
-        return None if step is None else self._commit(step, round(left, 3), slots)
+        left = _milliseconds(left)  # what is written is what is used
+        step = self._decide(left, self._busy() + len(slots))
+        return None if step is None else self._commit(step, left, slots)
 
     def tell(self, outcome: Outcome) -> None:
         """Take in what came of a segment. A lost one is asked again once, unchanged; an outcome of a
@@ -199,7 +200,7 @@ class Study:
             parents=step.parents,
             from_rows=step.from_rows,
             to_rows=step.to_rows,
-            cap_s=round(step.cap, 3),
+            cap_s=_milliseconds(step.cap),
             needs=Resources(cpu=min(step.candidate.learner.cpu, widest)),
         )
 
@@ -345,7 +346,7 @@ def replay(
 
 def _brief(decided: Step | Refusal | None) -> object:
     if isinstance(decided, Step):
-        s, cap = decided, None if math.isinf(decided.cap) else round(decided.cap, 3)
+        s, cap = decided, None if math.isinf(decided.cap) else _milliseconds(decided.cap)
         return (s.kind, dict(s.config), s.from_rows, s.to_rows, list(s.parents), cap)
     return decided.candidate.key if decided is not None else None
 
@@ -415,6 +416,11 @@ def _as_begun(settings: RaceSettings, lines: Sequence[Line]) -> RaceSettings:
         return begun
     latest = [int(x.data["settings"]["max_rows"]) for x in lines if x.kind in ("start", "resume")]
     return replace(begun, max_rows=max(settings.max_rows, *latest), views=settings.views)
+
+
+def _milliseconds(seconds: float) -> float:
+    """Rounded down, so that no cap passes the time left."""
+    return seconds if math.isinf(seconds) else math.floor(seconds * 1000) / 1000
 
 
 def _finite(outcome: Outcome) -> Outcome:
