@@ -17,10 +17,12 @@ from gristmill.evaluation.records import (
     Calibration,
     ClassScore,
     Confused,
-    Evaluation as Evaluation,
     Mistake,
     Residuals,
     Slice,
+)
+from gristmill.evaluation.records import (
+    Evaluation as Evaluation,
 )
 from gristmill.task import Target
 

@@ -1,5 +1,7 @@
-"""Charts as inline SVG. Each says in words what it shows (`role="img"` with a label), takes its colours from the
-page (light, dark, print) and needs no script. Widths in per cent: text keeps its size on a narrow window."""
+"""Charts as inline SVG: no script, colours from the page (light, dark, print), each told in words by a label.
+
+Flat charts have widths in per cent, so that text and strokes keep their size on a narrow window.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ LEFT, RIGHT, TOP, BOTTOM = 44, 22, 28, 40
 def _svg(body: str, label: str, box: str, kind: str) -> Markup:
     text = escape(visible(label))
     return Markup(
-        f'<svg class="{kind}" role="img" aria-label="{text}" viewBox="{box}"><title>{text}</title>{body}</svg>'
+        f'<svg class="{kind}" role="img" aria-label="{text}" viewBox="{box}">'
+        f"<title>{text}</title>{body}</svg>"
     )
 
 
@@ -85,7 +88,8 @@ def recall_bar(one: Mapping[str, Any]) -> Markup:
         f'<rect x="{low:.1f}%" y="5" width="{max(1.0, high - low):.1f}%" height="4" rx="2" class="range"/>'
         f'<circle cx="{value:.1f}%" cy="7" r="4" class="mark"/>'
     )
-    label = f"{percent(one['recall'])} found, between {percent(one['recall_low'])} and {percent(one['recall_high'])}"
+    found, least, most = (percent(one[k]) for k in ("recall", "recall_low", "recall_high"))
+    label = f"{found} found, between {least} and {most}"
     return _flat(body, label, 14, "mini")
 
 
@@ -186,11 +190,13 @@ def histogram(edges: Sequence[float], counts: Sequence[int], unit: str | None) -
     body = axes.frame((f"error, predicted − true{name}", "rows"), (ticks, heights), shares=False)
     for k, n in enumerate(counts):
         x, right, y = axes.x(edges[k]), axes.x(edges[k + 1]), axes.y(n)
-        body += f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(0.5, right - x - 1):.1f}" height="{axes.y(0) - y:.1f}" class="column"/>'
+        size = f'width="{max(0.5, right - x - 1):.1f}" height="{axes.y(0) - y:.1f}"'
+        body += f'<rect x="{x:.1f}" y="{y:.1f}" {size} class="column"/>'
     if axes.x_range[0] < 0 < axes.x_range[1]:
         body += axes.line([(0, 0), (0, heights[-1])], "ideal")
     peak = max(range(len(counts)), key=lambda k: counts[k])
-    label = f"Errors of {sum(counts)} rows; most lie between {amount(edges[peak])} and {amount(edges[peak + 1], unit)}."
+    most = f"{amount(edges[peak])} and {amount(edges[peak + 1], unit)}"
+    label = f"Errors of {sum(counts)} rows, most of them between {most}."
     return _svg(body, label, f"0 0 {WIDE} {HIGH}", "chart")
 
 
@@ -212,7 +218,8 @@ def timeline(spans: Sequence[tuple[str, float]]) -> Markup:
     for k, (name, seconds) in enumerate(spans):
         wide = 100.0 * seconds / total
         tip = f"{visible(name)}: {duration(seconds)}"
-        body += f'<rect x="{at:.2f}%" y="0" width="{wide:.2f}%" height="22" class="piece p{k % 6}"><title>{escape(tip)}</title></rect>'
+        body += f'<rect x="{at:.2f}%" y="0" width="{wide:.2f}%" height="22" class="piece p{k % 6}">'
+        body += f"<title>{escape(tip)}</title></rect>"
         at += wide
     label = "Time spent: " + ", ".join(f"{name} {duration(s)}" for name, s in spans) + "."
     return _flat(body, label, 22, "time")

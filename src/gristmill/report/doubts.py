@@ -35,9 +35,12 @@ def doubts(report: RunReport) -> list[Doubt]:
     found = [Doubt(level="warn", title="Said by the run", text=t) for t in report.doubts]
     if report.state != "finished":
         found.append(
-            Doubt(level="note", title="The run was stopped early",
-                  text="What you see is the best model at that moment. The same command goes on where it stopped.")
-        )  # fmt: skip
+            Doubt(
+                level="note",
+                title="The run was stopped early",
+                text="This is the best model at that moment. The same command goes on where it stopped.",
+            )
+        )
     if report.evaluation is not None:
         found += [d for d in (check(report, report.evaluation) for check in CHECKS) if d]
     order = {"bad": 0, "warn": 1, "note": 2}
@@ -48,15 +51,17 @@ def _worthless(report: RunReport, found: Mapping[str, Any]) -> Doubt | None:
     beats = beats_guess(found)
     if beats is False:
         return Doubt(
-            level="bad", title="It does not beat guessing",
+            level="bad",
+            title="It does not beat guessing",
             text=f"{_first(guess(report))} does as well. The inputs may hold "
             "no information about the target, or there are too few examples to find it.",
-        )  # fmt: skip
+        )
     if beats is None and found["metric"] in found.get("floor", {}):
         return Doubt(
-            level="bad", title="It may be no better than guessing",
-            text=f"With {plural(found['n'], noun(report))} to test on, the gain over {guess(report)} is within chance.",
-        )  # fmt: skip
+            level="bad",
+            title="It may be no better than guessing",
+            text=f"On {plural(found['n'], noun(report))}, the gain over {guess(report)} is within chance.",
+        )
     return None
 
 
@@ -72,11 +77,12 @@ def _majority(report: RunReport, found: Mapping[str, Any]) -> Doubt | None:
     if beats_guess(found) is False:
         return None
     return Doubt(
-        level="warn", title="Guessing is right more often",
-        text=f"{_first(guess(report))} is right for {percent(floor)}, this model for {percent(mine['value'])}: the "
-        f"classes are of very unequal size. It was made for another figure ({found['metric']}) and finds the rarer "
-        "classes, at the price of false alarms.",
-    )  # fmt: skip
+        level="warn",
+        title="Guessing is right more often",
+        text=f"{_first(guess(report))} is right for {percent(floor)}, this model for "
+        f"{percent(mine['value'])}: the classes are of very unequal size. It was made for another figure "
+        f"({found['metric']}) and finds the rarer classes, at the price of false alarms.",
+    )
 
 
 def _traditional(report: RunReport, found: Mapping[str, Any]) -> Doubt | None:
@@ -85,13 +91,15 @@ def _traditional(report: RunReport, found: Mapping[str, Any]) -> Doubt | None:
         return None
     if rival.difference["high"] < 0:
         return Doubt(
-            level="bad", title="The traditional model is better",
-            text=f"{short(rival.title)} scores higher on the same {noun(report)}s, by more than chance explains.",
-        )  # fmt: skip
+            level="bad",
+            title="The traditional model is better",
+            text=f"{short(rival.title)} scores higher on the same {noun(report)}s, by more than chance.",
+        )
     return Doubt(
-        level="note", title="Not clearly better than a traditional model",
+        level="note",
+        title="Not clearly better than a traditional model",
         text=f"The difference to {short(rival.title)} is within chance on these {noun(report)}s.",
-    )  # fmt: skip
+    )
 
 
 def _readings(report: RunReport, found: Mapping[str, Any]) -> Doubt | None:
@@ -99,14 +107,16 @@ def _readings(report: RunReport, found: Mapping[str, Any]) -> Doubt | None:
         bias = report.selection_bias
         size = f" Expect about {_points(found, bias)} less." if bias else ""
         return Doubt(
-            level="warn", title=f"The {noun(report)}s that tested it also chose it",
+            level="warn",
+            title=f"The {noun(report)}s that tested it also chose it",
             text=f"The best of many candidates always looks a little better than it is.{size}",
-        )  # fmt: skip
+        )
     if report.test_reading > 1:
         return Doubt(
-            level="warn", title=f"The test {noun(report)}s were read {report.test_reading} times",
-            text="Each look that leads to a change makes the score more flattering. New test data would settle it.",
-        )  # fmt: skip
+            level="warn",
+            title=f"The test {noun(report)}s were read {report.test_reading} times",
+            text="Each look that leads to a change makes the score flatter. New test data would settle it.",
+        )
     return None
 
 
@@ -119,9 +129,10 @@ def _small_test(report: RunReport, found: Mapping[str, Any]) -> Doubt | None:
     if found["n"] >= SMALL_TEST:
         return None
     return Doubt(
-        level="warn", title=f"Only {plural(found['n'], noun(report))} to test on",
+        level="warn",
+        title=f"Only {plural(found['n'], noun(report))} to test on",
         text="The true score may lie anywhere in the interval. More test data would narrow it.",
-    )  # fmt: skip
+    )
 
 
 def _shrinking(report: RunReport, found: Mapping[str, Any]) -> Doubt | None:
@@ -136,7 +147,7 @@ def _shrinking(report: RunReport, found: Mapping[str, Any]) -> Doubt | None:
     unit = found.get("unit")
     shown = f"{measured(name, there['value'], unit)} there, {measured(name, here['value'], unit)} on the test"
     if gap < 0:
-        text = f"It did better on the test than on the rows that chose it ({shown}): the test part may be easier."
+        text = f"It did better on the test than on the rows that chose it: {shown}."
         return Doubt(level="note", title="The test part may be easy", text=text)
     text = f"It did better on the rows that chose it ({shown}), by more than chance. Believe the test figure."
     return Doubt(level="warn", title="It shrank on the test", text=text)
@@ -169,9 +180,10 @@ def _weak(report: RunReport, found: Mapping[str, Any]) -> Doubt | None:
     weak.sort(key=lambda c: c["recall"])
     pieces = [f"{quoted(c['label'])} ({percent(c['recall'])})" for c in weak]
     return Doubt(
-        level="warn", title="Some classes are mostly missed",
+        level="warn",
+        title="Some classes are mostly missed",
         text=f"Found less than half of the time: {listed(pieces, 5)}.",
-    )  # fmt: skip
+    )
 
 
 def _confidence(report: RunReport, found: Mapping[str, Any]) -> Doubt | None:
@@ -181,11 +193,12 @@ def _confidence(report: RunReport, found: Mapping[str, Any]) -> Doubt | None:
     bins = calibration["bins"]
     lean = sum(b["n"] * (b["confidence"] - b["accuracy"]) for b in bins)
     return Doubt(
-        level="warn", title="Its confidence is not reliable",
+        level="warn",
+        title="Its confidence is not reliable",
         text=f"It is {'surer than it should be' if lean > 0 else 'more careful than it needs to be'}: stated "
         f"confidence and share of right answers differ by {amount(100 * calibration['after']['ece'])} points "
         "on average.",
-    )  # fmt: skip
+    )
 
 
 def _promise(report: RunReport, found: Mapping[str, Any]) -> Doubt | None:
@@ -194,9 +207,10 @@ def _promise(report: RunReport, found: Mapping[str, Any]) -> Doubt | None:
         return None
     what = "range" if is_regression(report) else "list of possible answers"
     return Doubt(
-        level="warn", title=f"The {what} holds the truth too rarely",
-        text=f"It should 90% of the time and did {percent(sets['coverage'])}: the test data differ from the rest.",
-    )  # fmt: skip
+        level="warn",
+        title=f"The {what} holds the truth too rarely",
+        text=f"It should 90% of the time and did {percent(sets['coverage'])}: the test data are different.",
+    )
 
 
 def _leaning(report: RunReport, found: Mapping[str, Any]) -> Doubt | None:
@@ -230,19 +244,29 @@ def _audit(report: RunReport, found: Mapping[str, Any]) -> Doubt | None:
 
 
 CHECKS: tuple[Check, ...] = (
-    _worthless, _majority, _traditional, _readings, _shrinking, _small_test, _rare, _weak, _confidence, _promise,
-    _leaning, _audit,
-)  # fmt: skip
+    _worthless,
+    _majority,
+    _traditional,
+    _readings,
+    _shrinking,
+    _small_test,
+    _rare,
+    _weak,
+    _confidence,
+    _promise,
+    _leaning,
+    _audit,
+)
 
 
 def always(report: RunReport) -> str:
     """The doubt that holds for every model."""
     if report.has_pictures:
         return (
-            "All of this holds for pictures like yours. Another camera, other light or another kind of object is "
-            "new ground: try a few dozen such pictures with known answers before you rely on it."
+            "All of this holds for pictures like yours. Another camera, other light or another kind of "
+            "object is new ground: try a few dozen such pictures with known answers before you rely on it."
         )
     return (
-        "All of this holds for rows like yours. Another time, place or way of measuring is new ground: try some "
-        "such rows with known answers before you rely on it."
+        "All of this holds for rows like yours. Another time, place or way of measuring is new ground: try "
+        "some such rows with known answers before you rely on it."
     )

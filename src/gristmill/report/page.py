@@ -1,8 +1,9 @@
-"""RunReport -> one HTML file. What the page shows is gathered here; how it looks is in page.html and style.css."""
+"""RunReport -> one HTML file. What it shows is gathered here; how it looks is in page.html and style.css."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
@@ -20,9 +21,33 @@ SHOWN_ROWS = 20
 """Lines of a long table that are open at once; the rest unfolds."""
 SHOWN_NAMES, SHOWN_PAIRS = 8, 4
 UNFINISHED = {
-    "failed": "failed", "oom": "out of memory", "diverged": "diverged", "lost": "worker lost", "refused": "not tried",
-    "cut": "cut short", "running": "not finished",
+    "failed": "failed",
+    "oom": "out of memory",
+    "diverged": "diverged",
+    "lost": "worker lost",
+    "refused": "not tried",
+    "cut": "cut short",
+    "running": "not finished",
 }  # fmt: skip
+
+
+NOTHING: dict[str, Any] = {
+    "n": 0,
+    "unit": None,
+    "labels": (),
+    "metrics": {},
+    "floor": {},
+    "per_class": (),
+    "confusion": (),
+    "confused": (),
+    "mistakes": (),
+    "calibration": None,
+    "abstention": (),
+    "at_threshold": None,
+    "sets": None,
+    "residuals": None,
+}
+"""What stands for the parts that an evaluation does not have, or for having none."""
 
 
 def render(report: RunReport | Mapping[str, Any]) -> str:
@@ -33,11 +58,13 @@ def render(report: RunReport | Mapping[str, Any]) -> str:
     """
     if not isinstance(report, RunReport):
         report = RunReport.from_json(report)
+    if report.evaluation is not None:
+        report = replace(report, evaluation={**NOTHING, **report.evaluation})
     return _template().render(**_page(report))
 
 
 def _page(report: RunReport) -> dict[str, Any]:
-    found = report.evaluation or {}
+    found = report.evaluation or {**NOTHING, "metric": "accuracy"}
     return {
         "r": report,
         "e": found,
@@ -47,9 +74,9 @@ def _page(report: RunReport) -> dict[str, Any]:
         "headline": words.headline(report),
         "subline": words.subline(report),
         "dots": _dots(report),
-        "ranked": bool(found) and found["metric"] == "roc_auc",
+        "ranked": found["metric"] == "roc_auc",
         "done": words.done(report),
-        "bars": charts.comparison(words.bars(report), found.get("metric", "accuracy")),
+        "bars": charts.comparison(words.bars(report), found["metric"]),
         "metric_rows": _metric_rows(report),
         "doubts": doubts.doubts(report),
         "always": doubts.always(report),
@@ -179,8 +206,12 @@ def _template() -> Template:
     )
     environment.globals.update(
         style=Markup(folder.joinpath("style.css").read_text(encoding="utf-8")),  # ours, no user text in it
-        SHOWN_ROWS=SHOWN_ROWS, SHOWN_NAMES=SHOWN_NAMES, SHOWN_PAIRS=SHOWN_PAIRS, UNFINISHED=UNFINISHED, timeline=charts.timeline,
-    )  # fmt: skip
+        SHOWN_ROWS=SHOWN_ROWS,
+        SHOWN_NAMES=SHOWN_NAMES,
+        SHOWN_PAIRS=SHOWN_PAIRS,
+        UNFINISHED=UNFINISHED,
+        timeline=charts.timeline,
+    )
     environment.filters.update(
         percent=percent,
         amount=amount,

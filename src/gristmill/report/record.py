@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 REPORT_VERSION = 1
-"""Version of `RunReport.to_json`. Fields are only ever added, each with a default; readers ignore unknown ones."""
+"""Version of `RunReport.to_json`. Fields are only added, each with a default; readers ignore unknown ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +53,9 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class DataView:
-    """One choice of training data that competed. `rows`: rows it keeps. `score`, `noise`: of the best candidate
-    trained on it, on the scale of the leaderboard; None when none finished. `tried`: candidates trained on
-    it. `chosen`: the final model was trained on it."""
+    """One choice of training data that competed. `rows`: rows it keeps. `score`, `noise`: of the best
+    candidate trained on it, on the scale of the leaderboard; None when none finished. `tried`: candidates
+    trained on it. `chosen`: the final model was trained on it."""
 
     name: str
     description: str
@@ -87,7 +87,7 @@ class Rival:
 
 @dataclass(frozen=True, kw_only=True)
 class RunReport:
-    """Everything a report shows. Only `task` and `title` are required: what is unknown is left out of the page."""
+    """Everything a report shows. Only `title` and `task` are required; what is unknown is not on the page."""
 
     title: str
     """What the data are called: the folder's or file's name."""
@@ -123,7 +123,7 @@ class RunReport:
     selection_bias: float | None = None
     """How much the valid score flatters (`evaluation.selection.selection_bias`), metric's unit."""
     traditional: Rival | None = None
-    """The traditional model (boosted trees; HOG + linear for pictures), None when there was no time for it."""
+    """The traditional model (boosted trees; HOG + linear for pictures); None when there was no time."""
     findings: tuple[Finding, ...] = ()
     """The data audit."""
     leaderboard: tuple[Candidate, ...] = ()
@@ -143,7 +143,7 @@ class RunReport:
     advice: tuple[str, ...] = ()
     """Further next steps that only the conductor knows, one plain sentence each."""
     thumbnails: Mapping[str, str] = field(default_factory=dict)
-    """`data:image/...;base64,` addresses by row name, for the names in `evaluation.confused` and `mistakes`."""
+    """`data:image/...;base64,` addresses by row name, for names in `evaluation.confused`."""
     command: str = ""
     """The command that made it."""
     seed: int = 0
@@ -162,10 +162,15 @@ class RunReport:
         """The copy that a bundle carries: no picture, no file name and no cell of the user's data."""
         return replace(
             self,
-            source="", command="", thumbnails={}, ignored=(), options={},
+            source="",
+            command="",
+            thumbnails={},
+            ignored=(),
+            options={},
             findings=tuple(replace(f, names=()) for f in self.findings),
-            evaluation=_nameless(self.evaluation), valid=_nameless(self.valid),
-        )  # fmt: skip
+            evaluation=_nameless(self.evaluation),
+            valid=_nameless(self.valid),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""
@@ -207,7 +212,7 @@ def _read(kind: type[T], data: Mapping[str, Any]) -> T:
 
 def _known(kind: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
     names = {f.name for f in fields(kind)}
-    return {k: tuple(v) if k in _TUPLES else v for k, v in data.items() if k in names}
+    return {k: tuple(v) if k in _TUPLES and isinstance(v, list) else v for k, v in data.items() if k in names}
 
 
 def _plain(value: Any) -> Any:

@@ -64,7 +64,7 @@ def _needy(report: RunReport, found: Mapping[str, Any]) -> Step | None:
     names, what = [quoted(c["label"]) for c in weak], noun(report)
     return Step(
         title=f"Add {what}s of " + (listed(names) if len(weak) <= 3 else "the weakest classes"),
-        text=f"{'; '.join(pieces)}. Doubling the {what}s of a weak class usually helps more than a longer search.",
+        text=f"{'; '.join(pieces)}. Twice as many of a weak class often help more than a longer search.",
     )
 
 
@@ -82,8 +82,8 @@ def _look(report: RunReport, found: Mapping[str, Any]) -> Step | None:
     worst = pairs[0]
     return Step(
         title=f"Look at {quoted(worst['true'])} taken for {quoted(worst['predicted'])}",
-        text=f"It is the most frequent mistake ({plural(worst['count'], noun(report))}). If labels are wrong, correct "
-        "them and run again. If even you cannot tell them apart, the model will not either.",
+        text=f"It is the most frequent mistake ({plural(worst['count'], noun(report))}). If labels are "
+        "wrong, correct them and run again. If even you cannot tell them apart, the model will not either.",
     )
 
 
@@ -124,9 +124,19 @@ def using(report: RunReport) -> list[Step]:
     )
     drop = "drop a picture on" if report.has_pictures else "fill in a row on"
     return [
-        Step(title="Use it", text=f"For each {noun(report)}: {answer}.", command=f"gristmill predict {name} {new}"),
-        Step(title="Serve it", text=f"An HTTP address for programs, and a page to {drop}.",
-             command=f"gristmill serve {name}"),
-        Step(title="Check it on newer data", text="The same figures on data with known answers.",
-             command=f"gristmill evaluate {name} {known}"),
-    ]  # fmt: skip
+        Step(
+            title="Use it",
+            text=f"For each {noun(report)}: {answer}.",
+            command=f"gristmill predict {name} {new}",
+        ),
+        Step(
+            title="Serve it",
+            text=f"An HTTP address for programs, and a page to {drop}.",
+            command=f"gristmill serve {name}",
+        ),
+        Step(
+            title="Check it on newer data",
+            text="The same figures on data with known answers.",
+            command=f"gristmill evaluate {name} {known}",
+        ),
+    ]

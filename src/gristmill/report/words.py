@@ -1,4 +1,4 @@
-"""The report in plain sentences: what it is worth, what was done. No jargon that the page does not explain."""
+"""The report in plain sentences: what it is worth, what was done. No word that the page does not explain."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TITLES = {
 
 MEANINGS = {
     "accuracy": "the share of answers that were right",
-    "balanced_accuracy": "the share of right answers, first within each class and then averaged, so rare classes count",
+    "balanced_accuracy": "the share of right answers within each class, averaged, so that rare classes count",
     "macro_f1": "the balance of finding a class and being right when naming it, averaged over the classes",
     "log_loss": "how surprised the model was by the truth: confident mistakes cost most, 0 is perfect",
     "roc_auc": "how often a row of a class is ranked above a row of another class, 50% is a coin",
@@ -95,7 +95,7 @@ def guess(report: RunReport) -> str:
 
 
 def beats_guess(evaluation: Mapping[str, Any]) -> bool | None:
-    """Whether the model surely (True), perhaps (None) or not at all (False) beats the majority or the mean."""
+    """Whether it surely (True), perhaps (None) or not at all (False) beats the majority or the mean."""
     name = evaluation["metric"]
     if name not in evaluation.get("floor", {}):
         return None
@@ -140,7 +140,7 @@ def _hundred(report: RunReport, found: Mapping[str, Any]) -> str:
 
 
 def natural(value: float, low: float, high: float) -> tuple[int, int, int, int]:
-    """(base, about, low, high): a share as counts out of 100, or of 1,000 where 100 would hide the mistakes."""
+    """(base, about, low, high): a share as counts out of 100, or 1,000 where 100 would hide mistakes."""
     base = 1000 if value < 1.0 and (low > 0.985 or round(100 * value) == 100) else 100
     return base, round(base * value), round(base * low), round(base * high)
 
@@ -218,7 +218,8 @@ def _inside(found: Mapping[str, Any]) -> str:
     if not sets or sets.get("half_width") is None:
         return ""
     width = amount(sets["half_width"], found.get("unit"))
-    return f"The true value lay within ±{width} of the answer for {percent(sets['coverage'])} of the tested rows."
+    held = percent(sets["coverage"])
+    return f"The true value lay within ±{width} of the answer for {held} of the tested rows."
 
 
 def _tested_on(report: RunReport, found: Mapping[str, Any]) -> str:
@@ -244,9 +245,15 @@ def bars(report: RunReport) -> list[Bar]:
         other = report.traditional.metrics[name]
         title = f"Traditional: {short(report.traditional.title, 40)}"
         rows.append(
-            Bar(name=title, role="rival", shown=measured(name, other["value"], unit), value=other["value"],
-                low=other.get("low"), high=other.get("high"))
-        )  # fmt: skip
+            Bar(
+                name=title,
+                role="rival",
+                shown=measured(name, other["value"], unit),
+                value=other["value"],
+                low=other.get("low"),
+                high=other.get("high"),
+            )
+        )
     if name in found.get("floor", {}):
         value = found["floor"][name]
         rows.append(
