@@ -54,12 +54,21 @@ SETS = (
     Set(name="pneumoniamnist", path="pneumoniamnist", metric="balanced_accuracy", bar=0.82, seconds=180),
     Set(name="gtsrb-mini", path="gtsrb-mini", metric="accuracy", bar=0.93, seconds=180),
     Set(
-        name="adult", path="tables/adult/train.csv", metric="roc_auc", bar=0.905, seconds=120,
+        name="adult",
+        path="tables/adult/train.csv",
+        metric="roc_auc",
+        bar=0.905,
+        seconds=120,
         options=("--target", "income", "--test", "tables/adult/test.csv"),
     ),  # fmt: skip
     Set(
-        name="california-housing", path="tables/california-housing/housing.csv", metric="rmse", bar=50_000.0,
-        seconds=120, options=("--target", "median_house_value"), lower_is_better=True,
+        name="california-housing",
+        path="tables/california-housing/housing.csv",
+        metric="rmse",
+        bar=50_000.0,
+        seconds=120,
+        options=("--target", "median_house_value"),
+        lower_is_better=True,
     ),  # fmt: skip
 )
 DEADLINE_CELLS = tuple((s.name, 30) for s in SETS) + (("trashnet-320", 600),)
@@ -84,7 +93,9 @@ def main() -> int:
     return 0 if all(r["ok"] for r in wanted) else 1
 
 
-def run_cell(chosen: Set, seconds: int, options: argparse.Namespace, *, openings: int) -> list[dict[str, Any]]:
+def run_cell(
+    chosen: Set, seconds: int, options: argparse.Namespace, *, openings: int
+) -> list[dict[str, Any]]:
     """Fit once in an empty folder with an empty cache; returns the rows of its claims."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         work = Path(folder)
@@ -100,7 +111,9 @@ def run_cell(chosen: Set, seconds: int, options: argparse.Namespace, *, openings
         wall = time.monotonic() - began
         if process.returncode:
             print(err[-2000:], file=sys.stderr)
-            return [_row(chosen, seconds, options, "fit ends well", 0.0, None, 1.0, False, openings, wall=wall)]
+            return [
+                _row(chosen, seconds, options, "fit ends well", 0.0, None, 1.0, False, openings, wall=wall)
+            ]
         result = json.loads(out)
         early = _verifies(work / "early.grist", env)
         return _claims(chosen, seconds, options, result, wall, watch.peak, early, openings)
@@ -113,7 +126,9 @@ def _claims(
     interval = result["evaluation"]["metrics"][chosen.metric]
     value, low, high = (float(interval[k]) for k in ("value", "low", "high"))
     extra = {"wall_s": round(wall, 2), "peak_mib": peak >> 20, "headline": result["headline"]}
-    make = lambda claim, v, i, bar, ok: _row(chosen, seconds, options, claim, v, i, bar, ok, openings, **extra)  # noqa: E731
+    make = lambda claim, v, i, bar, ok: _row(
+        chosen, seconds, options, claim, v, i, bar, ok, openings, **extra
+    )  # noqa: E731
     over = wall - seconds
     allowed = max(0.02 * seconds, 3.0)
     rows = [make("overshoot_s", round(over, 2), None, allowed, over <= allowed)]
@@ -125,18 +140,39 @@ def _claims(
     return rows
 
 
-def _against_traditional(make: Any, chosen: Set, result: dict[str, Any], value: float, low: float, high: float) -> Any:
-    other = float(result["evaluation"]["traditional"])
+def _against_traditional(
+    make: Any, chosen: Set, result: dict[str, Any], value: float, low: float, high: float
+) -> Any:
+    other = float(result["traditional"])
     sign = -1.0 if chosen.lower_is_better else 1.0
-    return make("minus the traditional model", round(sign * (value - other), 5), None, 0.0, sign * (value - other) >= 0)
+    return make(
+        "minus the traditional model",
+        round(sign * (value - other), 5),
+        None,
+        0.0,
+        sign * (value - other) >= 0,
+    )
 
 
 def _command(chosen: Set, seconds: int, options: argparse.Namespace, work: Path) -> list[str]:
     data = Path(options.data).resolve()
     path, extra = data / chosen.path, [str(data / o) if o.endswith(".csv") else o for o in chosen.options]
     if options.inner or options.quick:
-        path, extra = _inner(data, chosen, work / "inner"), [o for o in extra if "test.csv" not in o and o != "--test"]
-    head = [sys.executable, "-m", "gristmill", "fit", str(path), "--time", f"{seconds}s", "--out", "model.grist"]
+        path, extra = (
+            _inner(data, chosen, work / "inner"),
+            [o for o in extra if "test.csv" not in o and o != "--test"],
+        )
+    head = [
+        sys.executable,
+        "-m",
+        "gristmill",
+        "fit",
+        str(path),
+        "--time",
+        f"{seconds}s",
+        "--out",
+        "model.grist",
+    ]
     return [*head, "--metric", chosen.metric, "--seed", str(options.seed), "--json", *extra]
 
 
@@ -242,7 +278,9 @@ def _row(
 
 
 def _commit() -> str:
-    done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True, check=False
+    )
     return done.stdout.strip() or "unknown"
 
 
@@ -289,8 +327,12 @@ def _print(row: dict[str, Any], as_json: bool) -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=os.environ.get("GRISTMILL_SHARED", str(HERE.parents[1] / "shared")) + "/data")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", default=os.environ.get("GRISTMILL_SHARED", str(HERE.parents[1] / "shared")) + "/data"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="names of sets, separated by commas")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import tempfile
 import time as _time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ from gristmill.run import Run, claim, clear, identity_of, locate, output_path, w
 from gristmill.search.executors.local import LocalExecutor
 from gristmill.search.journal import Journal
 from gristmill.search.lock import RunLock
-from gristmill.search.study import RaceSettings, Study
+from gristmill.search.study import Study
 from gristmill.segment import Outcome, Segment
 
 Progress = Callable[["Event"], None]
@@ -57,7 +58,13 @@ class Event:
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready record."""
         left = self.left if self.left != float("inf") else None
-        return {"kind": self.kind, "text": self.text, "spent": round(self.spent, 2), "left": left, **self.facts}
+        return {
+            "kind": self.kind,
+            "text": self.text,
+            "spent": round(self.spent, 2),
+            "left": left,
+            **self.facts,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +86,8 @@ class Result:
     leaderboard: Sequence[Mapping[str, Any]]
     audit: Mapping[str, Any]
     headline: str
+    traditional: float | None = None
+    """The metric of the traditional model (boosted trees; HOG + linear) on the same rows, when measured."""
     reused: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -91,6 +100,7 @@ class Result:
             "score": self.score,
             "spent": round(self.spent, 2),
             "headline": self.headline,
+            "traditional": self.traditional,
             "evaluation": self.evaluation.to_json(),
             "leaderboard": [dict(r) for r in self.leaderboard],
             "audit": dict(self.audit),
@@ -110,6 +120,7 @@ class Result:
             leaderboard=record["leaderboard"],
             audit=record["audit"],
             headline=record["headline"],
+            traditional=record.get("traditional"),
         )
 
     def summary(self) -> str:
@@ -179,7 +190,7 @@ class _Problem:
             x, y = source if isinstance(source, tuple) else (source, None)
             return data.from_arrays(x, y, task=self.task, metric=self.metric)
         return data.read(
-            source, target=self.target, test=self.test, valid=self.valid, inputs=self.inputs,
+            Path(source), target=self.target, test=self.test, valid=self.valid, inputs=self.inputs,
             ignore=self.ignore, group=self.group, task=self.task, metric=self.metric,
         )  # fmt: skip
 
@@ -236,33 +247,19 @@ def fit(
     source = problem.read(path)
     output = output_path(path if isinstance(path, (str, os.PathLike)) else None, out)
     run = locate(output, identity_of(source.fingerprint, problem.to_json()), fresh=fresh)
-    with RunLock(run.folder / "lock", take_over=take_over), _interrupts() as interrupts, _tidy(run):
-        claim(run, problem.to_json(), fresh=fresh)
-        journal = Journal.open(run.journal)
-        before = finish.spent_before(journal)
+    with _owned(run, problem, take_over, fresh) as (journal, interrupts):
         if (done := _finished(run, seconds)) is not None:
             return done
-        deadline = Deadline.after(seconds, already_spent=_time.monotonic() - began + before)
+        spent = _time.monotonic() - began + finish.spent_before(journal)
         session = _Session(
-            run=run, problem=problem, source=source, journal=journal, deadline=deadline,
-            progress=progress, embed_examples=embed_examples,
+            run=run, problem=problem, source=source, journal=journal, interrupts=interrupts,
+            deadline=Deadline.after(seconds, already_spent=spent), progress=progress, embed_examples=embed_examples,
         )  # fmt: skip
-        return _conduct(session, interrupts)
-
-
-def _conduct(session: _Session, interrupts: _Interrupts) -> Result:
-    with _executor(session) as executor:
-        prepared, audit = _prepare(session)
-        plan = planning.make(prepared, session.deadline, executor.cpus, pretrained=not session.problem.from_scratch)
-        for line in plan.notes:
-            session.tell("note", line)
-        study = Study(
-            space=plan.space, learner=plan.learner, portfolio=plan.portfolio, journal=session.journal,
-            settings=plan.settings(session.problem.seed, session.problem.segments),
-        )  # fmt: skip
-        keeper = finish.Keeper(session.run, session.source, prepared, plan, session.deadline, session.tell)
-        _race(session, study, executor, keeper, interrupts)
-    return _finish(session, study, keeper, audit, prepared, interrupts)
+        with _executor(session) as executor:
+            prepared, scan, audited = _prepare(session)
+            study, keeper = _plan(session, prepared, scan)
+            _race(session, study, executor, keeper)
+        return _finish(session, study, keeper, audited, prepared)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,6 +270,7 @@ class _Session:
     problem: _Problem
     source: Source
     journal: Journal
+    interrupts: _Interrupts
     deadline: Deadline
     progress: Progress | None
     embed_examples: bool
@@ -283,7 +281,7 @@ class _Session:
             self.progress(Event(kind=kind, text=text, spent=spent, left=left, facts=facts))
 
 
-def _prepare(session: _Session) -> tuple[Prepared, Audit]:
+def _prepare(session: _Session) -> tuple[Prepared, Scan, Audit]:
     """Steps 1 and 2: scan, audit, split, prepare. Said aloud: what was found, by file name."""
     source, tell = session.source, session.tell
     tell("step", source.layout)
@@ -298,7 +296,7 @@ def _prepare(session: _Session) -> tuple[Prepared, Audit]:
     parts = data.split(source, audit, seed=session.problem.seed)
     for note in parts.notes:
         tell("note", note)
-    return data.prepare(source, scan, audit, parts, session.run.prepared), audit
+    return data.prepare(source, scan, audit, parts, session.run.prepared), scan, audit
 
 
 def _scan(source: Source, deadline: Deadline | None, say: Callable[[str], None]) -> Scan:
@@ -330,37 +328,54 @@ def _executor(session: _Session) -> LocalExecutor:
     return executor
 
 
-def _race(
-    session: _Session, study: Study, executor: LocalExecutor, keeper: finish.Keeper, interrupts: _Interrupts
-) -> None:
-    """Step 3 and 4: ask for segments, hand them to free workers, tell what came of them."""
-    counted = session.problem.segments is not None
-    said = 0.0
-    interrupts.may_raise = False
+def _plan(session: _Session, prepared: Prepared, scan: Scan) -> tuple[Study, finish.Keeper]:
+    """Step 3: what to try first, from the speed measured on this machine."""
+    session.tell("step", "measuring this machine and planning")
+    plan = planning.make(
+        prepared, session.deadline, planning.cores(), pretrained=not session.problem.from_scratch
+    )
+    for note in plan.notes:
+        session.tell("note", note)
+    study = Study(
+        space=plan.space, learner=plan.learner, portfolio=plan.portfolio, journal=session.journal,
+        settings=plan.settings(session.problem.seed, session.problem.segments),
+    )  # fmt: skip
+    keeper = finish.Keeper(
+        run=session.run, source=session.source, prepared=prepared, plan=plan, deadline=session.deadline,
+        reference=finish.reference_of(session.source, scan, prepared), journal=session.journal, say=session.tell,
+        started=session.deadline.spent(),
+    )  # fmt: skip
+    return study, keeper
+
+
+def _race(session: _Session, study: Study, executor: LocalExecutor, keeper: finish.Keeper) -> None:
+    """Step 4: ask for segments, hand them to free workers, tell what came of them, until the time is used."""
+    session.interrupts.may_raise = False
     session.tell("step", "searching: training candidates")
-    while not interrupts.signal:
-        left = float("inf") if counted else session.deadline.left() - keeper.reserve()
-        _submit(study, executor, left)
-        if not executor.open or left <= 0:
+    while not session.interrupts.signal:
+        left = _left(session, keeper)
+        while (segment := study.ask(left=left, slots=executor.slots())) is not None:
+            executor.submit(segment)
+        if not study.open or left <= 0:
             break
         for outcome in executor.wait(executor.clock.now() + min(0.5, max(0.05, left))):
             study.tell(outcome)
-            session.journal.append("clock", {"spent": round(session.deadline.spent(), 2)}, decision=False)
-            _say(session, study, outcome)
+            _note_progress(session, study, outcome)
             keeper.consider(study, left)
-        if session.deadline.spent() - said > 1.0:
-            said = session.deadline.spent()
-            session.tell("tick", _status(study, keeper))
-    for segment_id in list(executor.open):
-        executor.cancel(segment_id)
+        session.tell("tick", _status(study, keeper))
+    for segment in study.open:
+        executor.cancel(segment.id)
+    keeper.searched = session.deadline.spent()
 
 
-def _submit(study: Study, executor: LocalExecutor, left: float) -> None:
-    while slots := executor.slots():
-        segment = study.ask(left=left, slots=slots)
-        if segment is None:
-            return
-        executor.submit(segment)
+def _left(session: _Session, keeper: finish.Keeper) -> float:
+    counted = session.problem.segments is not None
+    return float("inf") if counted else session.deadline.left() - keeper.reserve()
+
+
+def _note_progress(session: _Session, study: Study, outcome: Outcome) -> None:
+    session.journal.append("clock", {"spent": round(session.deadline.spent(), 2)})
+    _say(session, study, outcome)
 
 
 def _say(session: _Session, study: Study, outcome: Outcome) -> None:
@@ -378,21 +393,17 @@ def _status(study: Study, keeper: finish.Keeper) -> str:
 
 
 def _finish(
-    session: _Session,
-    study: Study,
-    keeper: finish.Keeper,
-    audit: Audit,
-    prepared: Prepared,
-    interrupts: _Interrupts,
+    session: _Session, study: Study, keeper: finish.Keeper, audited: Audit, prepared: Prepared
 ) -> Result:
     """Steps 5 and 6: choose, calibrate, build, verify, read the test part once, report."""
     session.tell("step", "choosing, calibrating, verifying and testing the final model")
+    stopped = bool(session.interrupts.signal)
     made = finish.conclude(
-        keeper, study, audit=audit, seed=session.problem.seed, stopped=bool(interrupts.signal),
+        keeper, study, audit=audited, seed=session.problem.seed, stopped=stopped,
         embed_examples=session.embed_examples, options=session.problem.to_json(),
     )  # fmt: skip
-    if made is None and interrupts.signal:
-        raise interrupts.error("before there was a model")
+    if made is None and stopped:
+        raise session.interrupts.error("before there was a model")
     if made is None:
         raise BudgetError(
             "The time must be enough for at least one model.",
@@ -401,15 +412,140 @@ def _finish(
         )
     result = Result(
         bundle=session.run.output, report=session.run.report, evaluation=made.evaluation,
-        metric=prepared.task.metric, score=made.score, state="stopped" if interrupts.signal else "finished",
-        spent=session.deadline.spent(), leaderboard=made.leaderboard, audit=audit.to_json(), headline=made.headline,
+        metric=prepared.task.metric, score=made.score, state="stopped" if stopped else "finished",
+        spent=session.deadline.spent(), leaderboard=made.leaderboard, audit=audited.to_json(),
+        headline=made.headline, traditional=made.traditional,
     )  # fmt: skip
-    record = {**result.to_json(), "budget": None if session.problem.segments else session.deadline.total}
-    write_json(session.run.result, record)
-    session.journal.append("clock", {"spent": round(session.deadline.spent(), 2)}, decision=False)
-    if interrupts.signal:
-        raise interrupts.error(f"the best model so far is {session.run.output}")
+    budget = None if session.problem.segments is not None else session.deadline.total
+    write_json(session.run.result, {**result.to_json(), "budget": budget})
+    session.journal.append("clock", {"spent": round(session.deadline.spent(), 2)})
+    if stopped:
+        raise session.interrupts.error(f"the best model so far is {session.run.output}")
     return result
+
+
+def audit(
+    path: Any,
+    *,
+    target: str | None = None,
+    test: str | None = None,
+    valid: str | None = None,
+    inputs: str | Sequence[str] | None = None,
+    ignore: str | Sequence[str] | None = None,
+    group: str | None = None,
+    task: str | None = None,
+    progress: Progress | None = None,
+) -> AuditResult:
+    """Only the data report; arguments as in `fit`."""
+    problem = _Problem(
+        target=target,
+        test=test,
+        valid=valid,
+        inputs=_joined(inputs),
+        ignore=_joined(ignore),
+        group=group,
+        task=task,
+    )
+    source = problem.read(path)
+    scan = _scan(source, None, _sayer(progress))
+    return AuditResult(source=source, audit=data.audit(source, scan))
+
+
+def plan(
+    path: Any,
+    *,
+    target: str | None = None,
+    time: str | float = "10m",
+    test: str | None = None,
+    valid: str | None = None,
+    inputs: str | Sequence[str] | None = None,
+    ignore: str | Sequence[str] | None = None,
+    group: str | None = None,
+    task: str | None = None,
+    metric: str | None = None,
+    from_scratch: bool = False,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> planning.Forecast:
+    """What `fit` would do in `time` on this machine, and what more time would buy; nothing is trained."""
+    problem = _Problem(
+        target=target, test=test, valid=valid, inputs=_joined(inputs), ignore=_joined(ignore), group=group,
+        task=task, metric=metric, from_scratch=from_scratch, seed=seed,
+    )  # fmt: skip
+    seconds = parse_duration(time)
+    planning.check_time(seconds)
+    deadline = Deadline.after(seconds)
+    source = problem.read(path)
+    scan = _scan(source, deadline, _sayer(progress))
+    audited = data.audit(source, scan)
+    with tempfile.TemporaryDirectory(prefix="gristmill-") as folder:
+        prepared = data.prepare(source, scan, audited, data.split(source, audited, seed=seed), Path(folder))
+        return planning.forecast(
+            prepared, seconds, deadline.spent(), planning.cores(), pretrained=not from_scratch
+        )
+
+
+def _sayer(progress: Progress | None) -> Callable[[str], None]:
+    def say(text: str) -> None:
+        if progress is not None:
+            progress(Event(kind="step", text=text, spent=0.0, left=float("inf")))
+
+    return say
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewData:
+    """A bundle on new labelled data: `evaluation`, and the inputs that could not be read, with reasons."""
+
+    evaluation: Evaluation
+    unreadable: tuple[tuple[str, str], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready record."""
+        return {"evaluation": self.evaluation.to_json(), "unreadable": [list(u) for u in self.unreadable]}
+
+    def summary(self) -> str:
+        """The metrics with their 95 % intervals, a line each."""
+        lines = [f"{self.evaluation.n} rows"]
+        for name, found in self.evaluation.metrics.items():
+            floor = self.evaluation.floor.get(name)
+            beside = "" if floor is None else f"   (always the same answer: {floor:.4g})"
+            lines.append(f"{name:18} {found.value:.4g}  [{found.low:.4g}, {found.high:.4g}]{beside}")
+        lines += [f"not read: {name}: {why}" for name, why in self.unreadable]
+        return "\n".join(lines)
+
+
+def evaluate(bundle: str | os.PathLike[str], path: Any) -> NewData:
+    """Score a bundle on new labelled data with the metrics of its training.
+
+    Raises:
+        DataError: if the data lack the target, or hold labels that the bundle does not know.
+    """
+    from gristmill import scoring
+
+    return NewData(**scoring.score(bundle, path))
+
+
+def write_report(path: str | os.PathLike[str], out: str | os.PathLike[str] | None = None) -> Path:
+    """Write the report of a run folder or a bundle as one HTML file; returns its path.
+
+    Raises:
+        UsageError: if `path` is neither, or the run has no report yet.
+    """
+    from gristmill import scoring
+
+    return scoring.write_report(Path(path), None if out is None else Path(out))
+
+
+def leaderboard(run: str | os.PathLike[str]) -> Sequence[Mapping[str, Any]]:
+    """The candidates of a finished run, best first.
+
+    Raises:
+        UsageError: if it is no run folder.
+    """
+    from gristmill import scoring
+
+    return scoring.leaderboard(Path(run))
 
 
 def _finished(run: Run, seconds: float) -> Result | None:
@@ -475,7 +611,9 @@ class _Interrupts:
         """The error that ends the command, with its exit code."""
         name, code = ("Ctrl-C", 130) if self.signal == signal.SIGINT else ("SIGTERM", 143)
         return Interrupted(
-            f"Stopped by {name}; {what}.", next_step="the same command goes on where it stopped", exit_code=code
+            f"Stopped by {name}; {what}.",
+            next_step="the same command goes on where it stopped",
+            exit_code=code,
         )
 
 
@@ -491,6 +629,17 @@ def _interrupts() -> Iterator[_Interrupts]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _owned(
+    run: Run, problem: _Problem, take_over: bool, fresh: bool
+) -> Iterator[tuple[Journal, _Interrupts]]:
+    """The run as its only driver: locked, claimed, its journal open, signals remembered."""
+    with RunLock(run.folder / "lock", take_over=take_over) as lock, _interrupts() as interrupts, _tidy(run):
+        claim(run, problem.to_json(), fresh=fresh)
+        with Journal.open(run.journal, guard=lock.check) as journal:
+            yield journal, interrupts
 
 
 @contextmanager

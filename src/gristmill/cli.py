@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gristmill.automl import Event
 
 # Typer carries its own copy of click: the base of its usage errors is reached through BadParameter.
-_USAGE = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+_USAGE: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 app = typer.Typer(
     name="gristmill",
@@ -34,17 +34,25 @@ app.add_typer(runs_app, name="runs", invoke_without_command=True)
 Path_ = Annotated[str, typer.Argument(help="Folder of pictures, or a CSV/TSV table.", metavar="PATH")]
 Bundle_ = Annotated[str, typer.Argument(help="A .grist file.", metavar="BUNDLE")]
 Target_ = Annotated[str | None, typer.Option("--target", help="Column to predict.", metavar="COL")]
-Test_ = Annotated[str | None, typer.Option("--test", help="Test part: folder, table or split CSV.", metavar="PATH")]
+Test_ = Annotated[
+    str | None, typer.Option("--test", help="Test part: folder, table or split CSV.", metavar="PATH")
+]
 Valid_ = Annotated[str | None, typer.Option("--valid", help="Validation part.", metavar="PATH")]
-Inputs_ = Annotated[str | None, typer.Option("--inputs", help="Columns to use, separated by commas.", metavar="COLS")]
+Inputs_ = Annotated[
+    str | None, typer.Option("--inputs", help="Columns to use, separated by commas.", metavar="COLS")
+]
 Ignore_ = Annotated[str | None, typer.Option("--ignore", help="Columns to leave out.", metavar="COLS")]
 Group_ = Annotated[
     str | None,
-    typer.Option("--group", help="Column, or pattern on file names, of what belongs together.", metavar="COL|PATTERN"),
+    typer.Option(
+        "--group", help="Column, or pattern on file names, of what belongs together.", metavar="COL|PATTERN"
+    ),
 ]
 Task_ = Annotated[str | None, typer.Option("--task", help="binary, multiclass or regression.", metavar="T")]
 Metric_ = Annotated[str | None, typer.Option("--metric", help="The score that decides.", metavar="M")]
-Time_ = Annotated[str, typer.Option("--time", help="Wall clock of the whole command: 90s, 10m, 1h.", metavar="T")]
+Time_ = Annotated[
+    str, typer.Option("--time", help="Wall clock of the whole command: 90s, 10m, 1h.", metavar="T")
+]
 Json_ = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 Quiet_ = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 
@@ -81,12 +89,16 @@ def fit(
     metric: Metric_ = None,
     from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Use no pretrained weights.")] = False,
     segments: Annotated[
-        int | None, typer.Option("--segments", help="Counted mode: this many segments, repeatable.", metavar="N")
+        int | None,
+        typer.Option("--segments", help="Counted mode: this many segments, repeatable.", metavar="N"),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of everything random.", metavar="N")] = 0,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Delete an earlier run of this name and start anew.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Delete an earlier run of this name and start anew.")
+    ] = False,
     take_over: Annotated[
-        bool, typer.Option("--take-over", help="Take a run from a driver on another machine that is surely dead.")
+        bool,
+        typer.Option("--take-over", help="Take a run from a driver on another machine that is surely dead."),
     ] = False,
     embed_examples: Annotated[
         bool, typer.Option("--embed-examples", help="Let the report inside the bundle show your pictures.")
@@ -110,7 +122,9 @@ def fit(
 @app.command()
 def quickstart(
     time: Time_ = "90s",
-    out: Annotated[str, typer.Option("--out", help="Folder to work in.", metavar="DIR")] = "gristmill-quickstart",
+    out: Annotated[
+        str, typer.Option("--out", help="Folder to work in.", metavar="DIR")
+    ] = "gristmill-quickstart",
     as_json: Json_ = False,
     quiet: Quiet_ = False,
 ) -> None:
@@ -143,7 +157,9 @@ def audit(
 
     levels = ("info", "warning", "error")
     if fail_on is not None and fail_on not in levels:
-        raise UsageError("--fail-on must be info, warning or error.", got=fail_on, next_step="use --fail-on warning")
+        raise UsageError(
+            "--fail-on must be info, warning or error.", got=fail_on, next_step="use --fail-on warning"
+        )
     with _display(quiet, as_json) as progress:
         found = automl.audit(
             path, target=target, test=test, valid=valid, inputs=inputs, ignore=ignore, group=group, task=task,
@@ -184,7 +200,9 @@ def plan(
 @app.command()
 def predict(
     bundle: Bundle_,
-    inputs: Annotated[list[str], typer.Argument(help="Pictures, folders of pictures, or a CSV.", metavar="INPUT...")],
+    inputs: Annotated[
+        list[str], typer.Argument(help="Pictures, folders of pictures, or a CSV.", metavar="INPUT...")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines instead of CSV.")] = False,
     threads: Annotated[int, typer.Option("--threads", help="Threads to use; 0: all cores.", min=0)] = 0,
 ) -> None:
@@ -221,7 +239,9 @@ def serve(
     port: Annotated[int, typer.Option("--port", help="Port to listen on.", min=0, max=65535)] = 8000,
     token: Annotated[
         str | None,
-        typer.Option("--token", help="Required off loopback; also GRISTMILL_TOKEN.", envvar="GRISTMILL_TOKEN"),
+        typer.Option(
+            "--token", help="Required off loopback; also GRISTMILL_TOKEN.", envvar="GRISTMILL_TOKEN"
+        ),
     ] = None,
 ) -> None:
     """A server with a page to drop a picture on, POST /predict, and the open inference protocol V2."""
@@ -317,8 +337,12 @@ def runs_show(
 
 @runs_app.command("prune")
 def runs_prune(
-    run: Annotated[list[str] | None, typer.Argument(help="Run folders; none: all finished here.", metavar="RUN")] = None,
-    cache: Annotated[bool, typer.Option("--cache", help="Also empty the cache of prepared pictures.")] = False,
+    run: Annotated[
+        list[str] | None, typer.Argument(help="Run folders; none: all finished here.", metavar="RUN")
+    ] = None,
+    cache: Annotated[
+        bool, typer.Option("--cache", help="Also empty the cache of prepared pictures.")
+    ] = False,
 ) -> None:
     """Delete checkpoints and logs of finished runs (the bundle and the report stay)."""
     from gristmill.run import list_runs, prune
@@ -345,7 +369,7 @@ def _process_age() -> float:
     try:
         import psutil
 
-        return max(0.0, time.time() - psutil.Process().create_time())
+        return max(0.0, time.time() - float(psutil.Process().create_time()))
     except ImportError:
         return 0.0
 
@@ -361,7 +385,11 @@ def _write_predictions(predictions: Sequence[Any], model: Any, as_json: bool) ->
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["input", "prediction", "abstain", "error", *(f"p({_safe(label)})" for label in labels)])
     for p in predictions:
-        cells = [f"{p.probabilities[label]:.6f}" for label in labels] if labels and not p.error else [""] * len(labels)
+        cells = (
+            [f"{p.probabilities[label]:.6f}" for label in labels]
+            if labels and not p.error
+            else [""] * len(labels)
+        )
         value = "" if p.error else p.label if labels else f"{p.value:.8g}"
         abstain = "" if p.error else str(bool(p.abstain)).lower()
         writer.writerow([_safe(p.input), _safe(value), abstain, _safe(p.error or ""), *cells])
@@ -381,7 +409,9 @@ def _outline(value: Any, indent: int = 0) -> str:
     pad = "  " * indent
     if isinstance(value, dict):
         return "\n".join(
-            f"{pad}{k}:\n{_outline(v, indent + 1)}" if isinstance(v, (dict, list)) and v else f"{pad}{k}: {_scalar(v)}"
+            f"{pad}{k}:\n{_outline(v, indent + 1)}"
+            if isinstance(v, (dict, list)) and v
+            else f"{pad}{k}: {_scalar(v)}"
             for k, v in value.items()
         )
     if all(not isinstance(v, (dict, list)) for v in value):
@@ -465,4 +495,3 @@ def _unexpected(error: Exception) -> int:
         file=sys.stderr,
     )
     return 1
-

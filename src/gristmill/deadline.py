@@ -86,7 +86,9 @@ def parse_duration(text: str | float) -> float:
         seconds = sum(float(p) * u for p, u in zip(parts, (3600.0, 60.0, 1.0), strict=True) if p)
     if not 0 < seconds < float("inf"):
         raise UsageError(
-            "A time must be a positive duration such as 90s, 10m or 1h30m.", got=text, next_step="use --time 10m"
+            "A time must be a positive duration such as 90s, 10m or 1h30m.",
+            got=text,
+            next_step="use --time 10m",
         )
     return seconds
 

@@ -7,11 +7,10 @@ makes NAME.grist.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import time
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,11 @@ import numpy as np
 
 from gristmill import narrative, planning
 from gristmill.data.audit import Audit
-from gristmill.data.prepare import Prepared
+from gristmill.data.prepare import Prepared, Scan
 from gristmill.data.source import Source
 from gristmill.deadline import Deadline
 from gristmill.deployment import bundle, runtime
+from gristmill.deployment.member import seconds_per_row
 from gristmill.errors import VerificationError
 from gristmill.evaluation import calibrate, ensemble
 from gristmill.evaluation.evaluate import evaluate
@@ -30,8 +30,9 @@ from gristmill.evaluation.interval import paired
 from gristmill.evaluation.metrics import floors
 from gristmill.evaluation.records import Evaluation
 from gristmill.models import catalog
-from gristmill.models.features import open_session
-from gristmill.run import Run
+from gristmill.models.weights import LITE0
+from gristmill.report import Rival, headline, render
+from gristmill.run import Run, write_bytes, write_json
 from gristmill.search.journal import Journal
 from gristmill.search.study import Study
 from gristmill.segment import Artefact, Outcome, Segment
@@ -111,27 +112,13 @@ def with_member(segment: Segment, prepared: Prepared, outcome: Outcome, folder: 
     from gristmill.training import deployable
 
     ready = deployable(outcome, near=folder.parent)
-    path, described = export.write_member(prepared.task, ready.tensors, ready.meta, folder / "member")
-    cost = _seconds_per_row(path, json.loads(described.read_text()))
+    path = export.write_member(
+        folder / "member", segment.config, prepared.task, ready.tensors, ready.meta
+    )
+    cost = seconds_per_row(path.parent)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     artefacts = {**outcome.artefacts, "member": Artefact(uri=str(path), sha256=sha256)}
     return replace(outcome, artefacts=artefacts, facts={**outcome.facts, "predict_s": cost})
-
-
-def _seconds_per_row(path: Path, member: Mapping[str, Any]) -> float:
-    """Measured seconds of one core for one row, all views included; tables cost too little to measure."""
-    image = member.get("preprocessing", {}).get("image")
-    if image is None:
-        return 1e-5
-    session = open_session(path, 1)
-    pictures = np.zeros((4, image["size"], image["size"], image["channels"]), dtype=np.uint8)
-    name = session.get_inputs()[0].name
-    best = math.inf
-    for _ in range(3):
-        began = time.perf_counter()
-        session.run(None, {name: pictures})
-        best = min(best, (time.perf_counter() - began) / len(pictures))
-    return best * len(member.get("views") or ("identity",))
 
 
 # ---------------------------------------------------------------- choosing
@@ -196,9 +183,299 @@ def choose(found: Sequence[Candidate], prepared: Prepared, *, cost_cap: float = 
         threshold=threshold, answer_set=answer_set,
     )  # fmt: skip
     return Choice(
-        members=members, temperature=heat, threshold=threshold, answer_set=answer_set, outputs=outputs, valid=judged
+        members=members,
+        temperature=heat,
+        threshold=threshold,
+        answer_set=answer_set,
+        outputs=outputs,
+        valid=judged,
     )
 
 
 def _labels_only(target: Any, outputs: np.ndarray) -> np.ndarray | None:
     return None if target.task == "regression" else outputs
+
+
+# ---------------------------------------------------------------- building
+
+
+def inputs_of(source: Source, rows: np.ndarray) -> list[Any]:
+    """The original inputs of some rows, as a user would hand them to the bundle."""
+    specs = source.task.inputs
+    if specs[0].kind == "image":
+        return [source.inputs[specs[0].name][i] for i in rows]
+    columns = {spec.name: source.inputs[spec.name] for spec in specs}
+    return [{name: _cell(values[i]) for name, values in columns.items()} for i in rows]
+
+
+def _cell(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def agreement(model: runtime.Model, choice: Choice, source: Source, prepared: Prepared, rows: int) -> float:
+    """Share of validation rows on which the bundle, from the original files, says what the trained model said.
+
+    Raises:
+        VerificationError: below AGREEMENT; such a bundle is not shipped.
+    """
+    valid = prepared.parts.valid
+    chosen = np.random.default_rng(0).permutation(len(valid))[:rows]
+    said = model.outputs(inputs_of(source, valid[chosen]))
+    meant = choice.outputs[: len(valid)][chosen]
+    if prepared.task.target.task == "regression":
+        y = np.asarray(prepared.targets[prepared.task.target.name])[prepared.parts.train]
+        equal = np.abs(said[:, 0] - meant[:, 0]) <= 1e-3 * np.nanstd(y)
+    else:
+        equal = said.argmax(axis=1) == meant.argmax(axis=1)
+    share = float(equal.mean())
+    if share < AGREEMENT:
+        raise VerificationError(
+            f"A bundle must agree with the trained model on {AGREEMENT:.1%} of the validation rows.",
+            got=f"{share:.2%}",
+        )
+    return share
+
+
+def write(
+    keeper: Keeper, choice: Choice, path: Path, *, report: str = "", test: Evaluation | None = None
+) -> Path:
+    """Write the bundle of a choice to `path`, atomically and verified; returns `path`."""
+    prepared, run = keeper.prepared, keeper.run
+    found = {"valid": choice.valid.to_json()} | ({"test": test.to_json()} if test else {})
+    pretrained = any(_uses_weights(c.config) for c, _ in choice.members)
+    bundle.write(
+        path,
+        task=prepared.task,
+        members=[(c.folder, w) for c, w in choice.members],
+        temperature=choice.temperature,
+        threshold=choice.threshold,
+        answer_set=choice.answer_set,
+        reference=keeper.reference,
+        evaluation=found,
+        provenance={
+            "data": run.identity, "rows": len(prepared.names), "versions": narrative.versions(),
+            "parts": {k: len(getattr(prepared.parts, k)) for k in ("train", "valid", "calib", "test")},
+        },
+        licences=[LITE0.notice] if pretrained else [],
+        report_html=report,
+        name=run.output.stem,
+    )  # fmt: skip
+    return path
+
+
+def _uses_weights(config: Mapping[str, Any]) -> bool:
+    return config.get("features.backbone") == "lite0" or bool(config.get("mbconv.pretrained"))
+
+
+def reference_of(source: Source, scan: Scan, prepared: Prepared) -> dict[str, Any]:
+    """Summary statistics of the training rows, for golden rows and drift."""
+    train = prepared.parts.train
+    columns = {} if prepared.task.has_images else {k: np.asarray(v)[train] for k, v in source.inputs.items()}
+    facts = {
+        k: np.asarray(v)[train] for k, v in scan.facts.items() if k in ("width", "height", "mean", "std")
+    }
+    labels = prepared.task.target.labels if prepared.task.target.task != "regression" else ()
+    counts = {label: int(n) for label, n in zip(labels, prepared.class_counts, strict=False)}
+    return {**bundle.statistics(prepared.task.inputs, columns, facts), "classes": counts}
+
+
+@dataclass(kw_only=True)
+class Keeper:
+    """Keeps `best.grist`, the best verified bundle so far, and knows what the finish will cost.
+
+    The one object of a run whose state changes: what is kept, and how long building took.
+    """
+
+    run: Run
+    source: Source
+    prepared: Prepared
+    plan: planning.Plan
+    reference: Mapping[str, Any]
+    deadline: Deadline
+    journal: Journal
+    say: Say
+    kept: Candidate | None = None
+    build_s: float = 0.0
+    started: float = 0.0
+    searched: float = 0.0
+    broken: frozenset[str] = frozenset()
+
+    @property
+    def score(self) -> float | None:
+        """The kept model's score on valid, from 0 (floor) to 1 (perfect)."""
+        return None if self.kept is None else self.kept.score
+
+    def headline(self) -> str:
+        """The kept model in a few words."""
+        return "" if self.kept is None else f"{self.kept.score:.3f} ({self.kept.title})"
+
+    def reserve(self) -> float:
+        """Seconds that the finish needs from now on: building twice, the agreement check, the test part."""
+        total = self.deadline.total
+        if total == math.inf:
+            return 0.0
+        cost = 0.0 if self.kept is None else self.kept.cost
+        rows = len(self.prepared.parts.test) + AGREEMENT_ROWS + 60
+        reading = self._reading_s(1.5 * cost, rows)
+        fixed = planning.FINISH_S + 2.0 * self.build_s
+        return min(0.4 * total, max(fixed + reading, 0.04 * total))
+
+    def cost_cap(self, left: float) -> float:
+        """What a row may cost (seconds of one core) so that agreement check and test part fit into `left`."""
+        if left == math.inf:
+            return math.inf
+        rows = len(self.prepared.parts.test) + AGREEMENT_ROWS + 60
+        spare = left - planning.FINISH_S - 2.0 * self.build_s
+        return max(0.0, spare - self._reading_s(0.0, rows)) * planning.cores() / (1.3 * rows)
+
+    def _reading_s(self, cost: float, rows: int) -> float:
+        decode = 0.004 if self.prepared.task.has_images else 2e-5
+        return rows * (1.2 * cost + decode) / planning.cores()
+
+    def consider(self, study: Study, left: float) -> None:
+        """Build a better bundle when there is a better model and building is worth its time."""
+        found = [c for c in candidates(study, self.prepared) if c.id not in self.broken]
+        if not found or not self._worth_building(found[0], left):
+            return
+        began = self.deadline.spent()
+        best = found[0]
+        try:
+            self._build(choose([best], self.prepared))
+        except VerificationError as error:
+            self.broken |= {best.id}
+            self.say("warning", f"{best.title} is left out: {error}")
+            return
+        self.build_s = self.deadline.spent() - began
+        self.kept = best
+        self.say("score", f"best so far: {self.headline()}", score=best.score)
+
+    def _worth_building(self, best: Candidate, left: float) -> bool:
+        if self.kept is None:
+            return True
+        if best.id == self.kept.id or best.score <= self.kept.score:
+            return False
+        if self.kept.role == "floor":
+            return best.role != "floor"
+        return best.score > self.kept.score + self.kept.noise and self.build_s <= REBUILD_SHARE * left
+
+    def _build(self, choice: Choice) -> None:
+        model = runtime.load(write(self, choice, self.run.folder / "early.grist"), threads=1)
+        agreement(model, choice, self.source, self.prepared, EARLY_ROWS)
+        os.replace(self.run.folder / "early.grist", self.run.best)
+
+    def timeline(self) -> list[tuple[str, float]]:
+        """How the time was spent so far: reading and planning, search, finish."""
+        now = self.deadline.spent()
+        searched = self.searched or now
+        return [("prepare", self.started), ("search", searched - self.started), ("finish", now - searched)]
+
+
+def conclude(
+    keeper: Keeper,
+    study: Study,
+    *,
+    audit: Audit,
+    seed: int,
+    stopped: bool,
+    embed_examples: bool,
+    options: Mapping[str, Any],
+) -> Made | None:
+    """Make NAME.grist: choose among all candidates, build, check, read the test part, report.
+
+    A stopped run (Ctrl-C) skips the test part and ends within seconds. None when there is no candidate.
+
+    Raises:
+        VerificationError: if neither the chosen ensemble nor the best single model agrees with its bundle.
+    """
+    found = [c for c in candidates(study, keeper.prepared) if c.id not in keeper.broken]
+    if not found:
+        return None
+    cap = keeper.cost_cap(5.0 if stopped else keeper.deadline.left())
+    choice = choose(found, keeper.prepared, cost_cap=cap)
+    draft = write(keeper, choice, keeper.run.folder / "final.grist")
+    model = runtime.load(draft)
+    agreement(model, choice, keeper.source, keeper.prepared, EARLY_ROWS if stopped else AGREEMENT_ROWS)
+    test, rival, reading = None, None, 0
+    if not stopped and len(keeper.prepared.parts.test):
+        test, rival, reading = _read_test(keeper, choice, model, found)
+    judged = test or choice.valid
+    weights = {c.id: w for c, w in choice.members}
+    record = narrative.tell(
+        source=keeper.source, prepared=keeper.prepared, audit=audit, study=study, weights=weights,
+        outputs=_answers(found, keeper.prepared), evaluation=judged, valid=choice.valid if test else None,
+        rival=rival, reading=reading, output=keeper.run.output, spent=keeper.deadline.spent(),
+        budget=None if keeper.deadline.total == math.inf else keeper.deadline.total,
+        state="stopped" if stopped else "finished", timeline=keeper.timeline(), seed=seed, options=options,
+        notes=keeper.plan.notes,
+    )  # fmt: skip
+    write_bytes(keeper.run.report, render(record).encode())
+    write_json(keeper.run.folder / "report.json", record.to_json())
+    inside = render(record if embed_examples else record.without_examples())
+    write(keeper, choice, draft, report=inside, test=test)
+    os.replace(draft, keeper.run.output)
+    return Made(
+        evaluation=judged, score=judged.score.value, headline=headline(record),
+        leaderboard=[asdict(c) for c in record.leaderboard],
+        traditional=None if rival is None else float(rival.metrics[judged.metric]["value"]),
+    )  # fmt: skip
+
+
+def _answers(found: Sequence[Candidate], prepared: Prepared) -> dict[str, np.ndarray]:
+    """Probabilities or values on valid by candidate, for the selection bias."""
+    n, target = len(prepared.parts.valid), prepared.task.target
+    made = {c.id: ensemble.combine([c.outputs[:n]], [1.0], target) for c in found}
+    return {k: v[:, 0] if target.task == "regression" else np.exp(v) for k, v in made.items()}
+
+
+def _read_test(
+    keeper: Keeper, choice: Choice, model: runtime.Model, found: Sequence[Candidate]
+) -> tuple[Evaluation, Rival | None, int]:
+    """The untouched test part, from the original files, through the bundle that will be shipped."""
+    prepared = keeper.prepared
+    rows = prepared.parts.test
+    reading = 1 + sum(line.kind == "test" for line in keeper.journal.lines)
+    keeper.journal.append("test", {"reading": reading, "rows": len(rows)})
+    inputs = inputs_of(keeper.source, rows)
+    raw = model.logits(inputs)
+    readable: np.ndarray = np.asarray(np.isfinite(raw).all(axis=1))
+    rows, raw = rows[readable], raw[readable]
+    outputs = model.calibrated(raw)
+    target = prepared.task.target
+    y = np.asarray(prepared.targets[target.name])
+    test = evaluate(
+        target, y[rows], outputs, metric=prepared.task.metric, part="test", names=prepared.names, rows=rows,
+        floor=floors(y[prepared.parts.train], y[rows], target),
+        uncalibrated=None if target.task == "regression" else np.exp(raw),
+        threshold=choice.threshold, answer_set=choice.answer_set,
+    )  # fmt: skip
+    kept = [x for x, ok in zip(inputs, readable, strict=True) if ok]
+    return test, _rival(keeper, found, kept, rows, outputs), reading
+
+
+def _rival(
+    keeper: Keeper, found: Sequence[Candidate], inputs: list[Any], rows: np.ndarray, outputs: np.ndarray
+) -> Rival | None:
+    """The best traditional model on the same rows."""
+    prepared = keeper.prepared
+    best = next((c for c in found if c.role == "traditional"), None)
+    if best is None or keeper.deadline.left() < planning.FINISH_S / 2 + keeper._reading_s(
+        best.cost, len(rows)
+    ):
+        return None
+    choice = choose([best], prepared)
+    path = write(keeper, choice, keeper.run.folder / "traditional.grist")
+    theirs = runtime.load(path).outputs(inputs)
+    target, metric = prepared.task.target, prepared.task.metric
+    y = np.asarray(prepared.targets[target.name])[rows]
+    judged = evaluate(target, y, theirs, metric=metric, part="test", rows=rows)
+    gap = paired(metric, y, outputs, theirs, target)
+    return Rival(
+        title=best.title,
+        metrics={k: {"value": v.value, "low": v.low, "high": v.high} for k, v in judged.metrics.items()},
+        difference={"value": gap.value, "low": gap.low, "high": gap.high},
+    )
+
+
+def spent_before(journal: Journal) -> float:
+    """Seconds that earlier drivers of this run have used."""
+    return max((float(line.data["spent"]) for line in journal.lines if line.kind == "clock"), default=0.0)

@@ -14,11 +14,11 @@ from typing import Any
 from gristmill.data import image
 from gristmill.data.prepare import Prepared
 from gristmill.data.source import Source
-from gristmill.deadline import Deadline
+from gristmill.deadline import Deadline, format_duration
 from gristmill.errors import UsageError
 from gristmill.models import catalog, features
 from gristmill.search.portfolio import load as load_portfolio
-from gristmill.search.study import RaceSettings
+from gristmill.search.race import RaceSettings
 from gristmill.segment import Config, Learner
 from gristmill.space import Space
 from gristmill.task import Task
@@ -39,7 +39,9 @@ def check_time(seconds: float) -> None:
     """Raise UsageError when the time is too short to do anything."""
     if seconds < MINIMUM_S:
         raise UsageError(
-            f"The time must be at least {MINIMUM_S:.0f} seconds.", got=f"{seconds:g} s", next_step="use --time 1m"
+            f"The time must be at least {MINIMUM_S:.0f} seconds.",
+            got=f"{seconds:g} s",
+            next_step="use --time 1m",
         )
 
 
@@ -60,7 +62,7 @@ def title(config: Config) -> str:
         return f"features of the frozen {config.get('backbone')} network at {config.get('resolution')} px"
     chosen = catalog.family(config["family"])
     defaults = {p.name: p.default for p in (*chosen.parameters, *parameters_of([chosen.name]))}
-    words = []
+    words: list[str] = []
     for name, value in config.items():
         short = name.split(".", 1)[-1]
         if short == "resolution":
@@ -145,14 +147,16 @@ def make(prepared: Prepared, deadline: Deadline, cpus: int, *, pretrained: bool)
     horizon = _horizon(deadline)
     speed = _machine_speed(task, pretrained) if task.has_images and horizon != float("inf") else 1.0
     space = _space(task, pretrained)
-    sizes = {
-        name: len(getattr(prepared.parts, name)) for name in ("train", "valid", "calib", "test")
-    }
+    sizes = {name: len(getattr(prepared.parts, name)) for name in ("train", "valid", "calib", "test")}
     notes: list[str] = []
     flips, resolution = False, 0
     if task.has_images:
         flips = _flips_keep_labels(prepared)
-        notes.append("mirrored pictures keep their label here" if flips else "pictures are not mirrored: the label may change")
+        notes.append(
+            "mirrored pictures keep their label here"
+            if flips
+            else "pictures are not mirrored: the label may change"
+        )
         resolution = _resolution(task, sizes, horizon, deadline.total, cpus, speed, pretrained)
         notes += [f"frozen features at {resolution} pixels fit the time"] if pretrained else []
         if not pretrained and (missing := weights_note()):
@@ -209,7 +213,13 @@ def _machine_speed(task: Task, pretrained: bool) -> float:
 
 
 def _resolution(
-    task: Task, sizes: Mapping[str, int], horizon: float, total: float, cpus: int, speed: float, pretrained: bool
+    task: Task,
+    sizes: Mapping[str, int],
+    horizon: float,
+    total: float,
+    cpus: int,
+    speed: float,
+    pretrained: bool,
 ) -> int:
     """The largest side whose features of all rows fit their share of the time; 64 when none does."""
     backbone = "lite0" if pretrained else "hog"
@@ -245,7 +255,11 @@ def _portfolio(
 
 
 def _base_rows(
-    task: Task, portfolio: tuple[tuple[dict[str, Any], str], ...], sizes: Mapping[str, int], horizon: float, speed: float
+    task: Task,
+    portfolio: tuple[tuple[dict[str, Any], str], ...],
+    sizes: Mapping[str, int],
+    horizon: float,
+    speed: float,
 ) -> int:
     """Rows of the first rung: a ninth of what the first network of the portfolio can see in its share of the time."""
     networks = [c for c, _ in portfolio if catalog.family(c["family"]).learner == "network"]
@@ -288,3 +302,75 @@ def _flips_keep_labels(prepared: Prepared) -> bool:
 def _nearest(asked: Any, known: Any) -> Any:
     distance = (known * known).sum(axis=1)[None, :] - 2.0 * asked @ known.T
     return distance.argmin(axis=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """A plan for the time asked for, and how it changes with more of it."""
+
+    seconds: float
+    reading_s: float
+    plan: Plan
+    more: tuple[tuple[float, Plan], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready record."""
+        more = [{"seconds": s, **p.to_json()} for s, p in self.more]
+        return {
+            "seconds": self.seconds,
+            "reading_s": round(self.reading_s, 2),
+            **self.plan.to_json(),
+            "more": more,
+        }
+
+    def summary(self) -> str:
+        """What a person reads before anything is spent."""
+        p = self.plan
+        sizes = ", ".join(f"{n:,} {name}" for name, n in p.sizes.items())
+        lines = [
+            f"Time: {format_duration(self.seconds)}, of which about {format_duration(p.horizon)} for training",
+            f"Rows: {sizes}",
+            f"Score to optimise: {p.task.metric}",
+            *(f"  {note}" for note in p.notes),
+            "Tried first, in this order (about how long it takes to see one through):",
+        ]
+        lines += [f"  {format_duration(s):>7}  {title(c)}" for c, s in self._costs(p)]
+        lines.append("With more time:")
+        for seconds, other in self.more:
+            lines.append(f"  {format_duration(seconds):>7}  {self._gain(other)}")
+        return "\n".join(lines)
+
+    @staticmethod
+    def _costs(p: Plan) -> list[tuple[dict[str, Any], float]]:
+        return [(config, _whole_cost(p, config)) for config, _ in p.portfolio]
+
+    def _gain(self, other: Plan) -> str:
+        words = []
+        if other.resolution > self.plan.resolution:
+            words.append(f"features at {other.resolution} instead of {self.plan.resolution} pixels")
+        network = next((c for c, _ in other.portfolio if other.learner(c).resumable), None)
+        if network is not None:
+            rows = RUNG_SHARE * other.horizon / other.learner(network).seconds_per_row
+            words.append(f"networks see the training rows {rows / max(1, other.sizes['train']):.1f} times")
+        return ", ".join(words) or "more candidates are tried"
+
+
+def _whole_cost(p: Plan, config: Config) -> float:
+    learner = p.learner(config)
+    if learner.resumable:
+        return min(RUNG_SHARE * p.horizon, learner.fixed_s + learner.rows * 10 * learner.seconds_per_row)
+    return learner.fixed_s + learner.rows * (learner.seconds_per_row + learner.parent_seconds_per_row)
+
+
+def forecast(
+    prepared: Prepared, seconds: float, reading_s: float, cpus: int, *, pretrained: bool
+) -> Forecast:
+    """The plan for `seconds`, and for 2, 5 and 10 times as much."""
+
+    def planned(total: float) -> Plan:
+        return make(
+            prepared, Deadline.after(total, already_spent=reading_s + 4.0), cpus, pretrained=pretrained
+        )
+
+    more = tuple((k * seconds, planned(k * seconds)) for k in (2, 5, 10))
+    return Forecast(seconds=seconds, reading_s=reading_s, plan=planned(seconds), more=more)

@@ -88,7 +88,12 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     data = write_digits(folder / "digits")
     result = fit(
-        data, time=time, out=folder / "digits.grist", metric="accuracy", progress=progress, already_spent=already_spent
+        data,
+        time=time,
+        out=folder / "digits.grist",
+        metric="accuracy",
+        progress=progress,
+        already_spent=already_spent,
     )
     example = next(iter(sorted((data / "7").glob("*.png"))))
     _fresh("verify", str(result.bundle))
@@ -101,9 +106,12 @@ def _label(prediction: dict[str, Any]) -> str:
 
 
 def _fresh(*arguments: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "gristmill", *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "gristmill", *arguments], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise VerificationError(
-            f"`gristmill {arguments[0]}` in a fresh process must succeed.", got=done.stderr.strip() or done.stdout.strip()
+            f"`gristmill {arguments[0]}` in a fresh process must succeed.",
+            got=done.stderr.strip() or done.stdout.strip(),
         )
     return done.stdout

@@ -1,15 +1,15 @@
 """The run folder: NAME.run beside NAME.grist. Identity, paths, spent time, the final record.
 
-    NAME.run/
-      run.json        identity and options of the problem
-      journal.jsonl   everything that was asked and came back
-      prepared/       parts, targets, views (row ids; the pictures lie in the shared store)
-      segments/ID/    checkpoint, predictions, deployable member, outcome.json
-      logs/           output of the workers
-      best.grist      best verified bundle so far
-      report.html     the full report (with pictures)
-      result.json     what the finished run found
-      lock            held by the operating system while a driver lives
+NAME.run/
+  run.json        identity and options of the problem
+  journal.jsonl   everything that was asked and came back
+  prepared/       parts, targets, views (row ids; the pictures lie in the shared store)
+  segments/ID/    checkpoint, predictions, deployable member, outcome.json
+  logs/           output of the workers
+  best.grist      best verified bundle so far
+  report.html     the full report (with pictures)
+  result.json     what the finished run found
+  lock            held by the operating system while a driver lives
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ def output_path(path: str | os.PathLike[str] | None, out: str | os.PathLike[str]
     if chosen.suffix != ".grist":
         chosen = chosen.with_name(chosen.name + ".grist") if not chosen.suffix else chosen
     if chosen.suffix != ".grist":
-        raise UsageError("The output must end in .grist.", got=out, next_step=f"use --out {chosen.stem}.grist")
+        raise UsageError(
+            "The output must end in .grist.", got=out, next_step=f"use --out {chosen.stem}.grist"
+        )
     if not chosen.absolute().parent.is_dir():
         raise UsageError(
             "The folder of the output must exist.", got=chosen.parent, next_step=f"mkdir -p {chosen.parent}"
@@ -149,7 +151,9 @@ def _check_identity(run: Run, description: Path, options: Mapping[str, Any]) -> 
     try:
         known = json.loads(description.read_text())
     except ValueError as error:
-        raise RunError("run.json must be readable.", got=f"{description}: {error}", next_step="use --fresh") from None
+        raise RunError(
+            "run.json must be readable.", got=f"{description}: {error}", next_step="use --fresh"
+        ) from None
     if known.get("identity") == run.identity:
         return
     before = known.get("options", {})

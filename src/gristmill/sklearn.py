@@ -122,7 +122,8 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable label of each row, in the type of the `y` it was fitted on."""
-        return self.classes_[self.predict_proba(X).argmax(axis=1)] if len(X) else self.classes_[:0]
+        chosen = self.predict_proba(X).argmax(axis=1)
+        return np.asarray(self.classes_[chosen])
 
 
 class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]

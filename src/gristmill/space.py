@@ -199,7 +199,9 @@ class Space:
 
 def _check_bounds(low: float, high: float, log: bool) -> None:
     if not low <= high or (log and low <= 0):
-        raise ValueError(f"the lower bound may not exceed the upper one, nor be <= 0 on a log scale; got {low=}, {high=}")
+        raise ValueError(
+            f"the lower bound may not exceed the upper one, nor be <= 0 on a log scale; got {low=}, {high=}"
+        )
 
 
 def _to_unit(value: float, low: float, high: float, log: bool) -> float:

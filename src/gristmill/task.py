@@ -71,7 +71,8 @@ class Task:
         return {
             "inputs": [{"name": i.name, "kind": i.kind, "spec": dict(i.spec)} for i in self.inputs],
             "targets": [
-                {"name": t.name, "task": t.task, "labels": list(t.labels), "unit": t.unit} for t in self.targets
+                {"name": t.name, "task": t.task, "labels": list(t.labels), "unit": t.unit}
+                for t in self.targets
             ],
             "metric": self.metric,
         }
@@ -81,7 +82,8 @@ class Task:
         """Read what `to_json` wrote; unknown fields are ignored."""
         return Task(
             inputs=tuple(
-                InputSpec(name=i["name"], kind=i["kind"], spec=dict(i.get("spec", {}))) for i in data["inputs"]
+                InputSpec(name=i["name"], kind=i["kind"], spec=dict(i.get("spec", {})))
+                for i in data["inputs"]
             ),
             targets=tuple(
                 Target(name=t["name"], task=t["task"], labels=tuple(t.get("labels", ())), unit=t.get("unit"))
