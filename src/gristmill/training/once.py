@@ -64,7 +64,7 @@ def fit_once(
     y = values if scale is None else standardised(values, scale)
     columns = _columns(segment, prepared, folder, parents)
     startup = pace.seconds
-    state, outputs = _fitted(segment, prepared, columns, y, view.weights, pace)
+    state, outputs = _fitted(segment, prepared, columns, y, view.weights, pace, threads)
     return checkpoint.conclude(
         segment,
         folder,
@@ -218,6 +218,7 @@ def _fitted(
     y: np.ndarray,
     weights: np.ndarray | None,
     pace: Pace,
+    threads: int,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The learner's state, and its outputs (n, K) on the evaluated rows."""
     name, task = segment.config["family"], prepared.task
@@ -225,8 +226,11 @@ def _fitted(
         state = _constant(y, prepared)
         return state, np.tile(state["bias"], (len(columns.evaluated), 1))
     learner: Any = importlib.import_module(f"gristmill.models.{'trees' if name == 'trees' else 'linear'}")
+    team = {"threads": threads} if name == "trees" else {}  # the linear learner follows torch's threads
     left = pace.cap_s - pace.seconds - CLOSING_S
-    state = learner.fit(columns.train, y, weights, task, segment.config, segment.seed, seconds=max(0.1, left))
+    state = learner.fit(
+        columns.train, y, weights, task, segment.config, segment.seed, seconds=max(0.1, left), **team
+    )
     return state, learner.logits(state, columns.evaluated)
 
 
