@@ -224,6 +224,34 @@ def test_linear_agrees_with_scikit_learn(tmp_path: Path) -> None:
     np.testing.assert_allclose(got, fitted.decision_function(x), atol=1e-4)
 
 
+@pytest.mark.parametrize("labels", [1, 2, 3])
+def test_trees_agree_with_scikit_learn(labels: int, tmp_path: Path) -> None:
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+    from gristmill.models import trees
+
+    task = table_task(4, 1, labels)
+    x = RNG.normal(size=(400, 5)).astype(np.float32)
+    x[::7, 1], x[::5, 3] = np.nan, np.nan
+    x[:, 4] = RNG.integers(0, 5, 400)
+    score = np.nan_to_num(x[:, 0]) + (x[:, 4] > 2) * np.nan_to_num(x[:, 1])
+    y = score if labels == 1 else np.digitize(score, np.quantile(score, np.linspace(0, 1, labels + 1)[1:-1]))
+    shape = {"numbers": 4, "cardinalities": [5]}
+    feeds = {"numbers": x[:, :4], "codes": x[:, 4:].astype(np.int64)}
+    state = trees.fit(x, y, None, task, {"family": "trees", "trees.leaves": 8}, seed=0)
+    export("trees", {}, task, state, {"shape": shape}, tmp_path / "m.onnx")
+    (got,) = session(tmp_path / "m.onnx").run(["y"], feeds)
+    np.testing.assert_allclose(got, trees.logits(state, x), atol=1e-5)
+    oracle: Any = HistGradientBoostingRegressor if labels == 1 else HistGradientBoostingClassifier
+    fitted = oracle(max_iter=20, max_leaf_nodes=8, early_stopping=False).fit(x, y)
+    fitted.validation_score_ = []  # what `trees.fit` leaves behind without early stopping
+    flat = trees._flattened(fitted, labels, None if labels == 1 else np.unique(y))
+    export("trees", {}, task, flat, {"shape": shape}, tmp_path / "o.onnx")
+    (got,) = session(tmp_path / "o.onnx").run(["y"], feeds)
+    wanted = fitted.predict(x) if labels == 1 else fitted.decision_function(x)
+    np.testing.assert_allclose(got[:, -1:] if labels < 3 else got, np.reshape(wanted, (400, -1)), atol=1e-5)
+
+
 @pytest.mark.parametrize("labels", [1, 3])
 def test_constant_repeats_its_answer(labels: int, tmp_path: Path) -> None:
     state = {"bias": np.arange(labels, dtype=np.float32) - 1}

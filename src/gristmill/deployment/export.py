@@ -212,7 +212,7 @@ def _trees(
         domain="ai.onnx.ml",
         aggregate_function="SUM",
         n_targets=width,
-        base_values=[float(v) for v in np.broadcast_to(state["baseline"].reshape(-1), (width,))],
+        base_values=state["baseline"].tolist(),
         **_tree_attributes(state),
     )
     graph.opsets["ai.onnx.ml"] = ML_OPSET
@@ -220,24 +220,24 @@ def _trees(
 
 
 def _tree_attributes(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    starts = state["offsets"].astype(np.int64)
-    sizes = np.diff(starts)
-    trees = np.repeat(np.arange(len(sizes)), sizes)
-    ids = np.concatenate([np.arange(n) for n in sizes])
-    leaf = state["is_leaf"].astype(bool)
+    starts, sizes = state["offsets"][:-1], np.diff(state["offsets"])
+    trees, first = np.repeat(np.arange(len(sizes)), sizes), np.repeat(starts, sizes)
+    ids = np.arange(len(first)) - first  # nodes are numbered within their tree
+    leaf = state["leaf"].astype(bool)
+    modes = np.where(leaf, "LEAF", "BRANCH_LEQ")
     return {
         "nodes_treeids": trees.tolist(),
         "nodes_nodeids": ids.tolist(),
-        "nodes_featureids": np.where(leaf, 0, state["feature"]).tolist(),
-        "nodes_modes": ["LEAF" if x else "BRANCH_LEQ" for x in leaf],
-        "nodes_values": np.where(leaf, 0, state["threshold"]).astype(np.float32).tolist(),
-        "nodes_truenodeids": np.where(leaf, 0, state["left"]).tolist(),
-        "nodes_falsenodeids": np.where(leaf, 0, state["right"]).tolist(),
-        "nodes_missing_value_tracks_true": np.where(leaf, 0, state["missing_left"]).astype(int).tolist(),
+        "nodes_featureids": state["feature"].tolist(),
+        "nodes_modes": modes.tolist(),
+        "nodes_values": state["threshold"].tolist(),
+        "nodes_truenodeids": np.where(leaf, 0, state["left"] - first).tolist(),
+        "nodes_falsenodeids": np.where(leaf, 0, state["right"] - first).tolist(),
+        "nodes_missing_value_tracks_true": np.where(leaf, 0, state["missing_left"]).tolist(),
         "target_treeids": trees[leaf].tolist(),
         "target_nodeids": ids[leaf].tolist(),
-        "target_ids": state["class"].astype(np.int64)[trees[leaf]].tolist(),
-        "target_weights": state["value"][leaf].astype(np.float32).tolist(),
+        "target_ids": state["tree_class"][trees[leaf]].tolist(),
+        "target_weights": state["value"][leaf].tolist(),
     }
 
 
