@@ -30,7 +30,7 @@ def test_own_speed_wins_then_the_family_then_the_machine() -> None:
     model.learn("known", "net", *train(1000, 7.0, per_row=4e-3), LEARNER)
     assert ask(model, "known") == pytest.approx(7.0)
     assert ask(model, "new") == pytest.approx(7.0)
-    assert ask(model, "new", "other") == pytest.approx(4.0 + 2.0 * 4.0)
+    assert ask(model, "new", "other") == pytest.approx(4.0 + 2.0 * 3.0), "a slow start is believed less"
 
 
 def test_learns_from_whole_seconds_when_nothing_was_measured_inside() -> None:
@@ -43,6 +43,14 @@ def test_a_cut_before_the_first_row_corrects_the_speed() -> None:
     model = CostModel()
     model.learn("slow", "net", *train(1000, 1.0, per_row=0.1, state="cut"), LEARNER)
     assert ask(model, "slow") > 100.0
+
+
+def test_a_cut_tells_the_time_to_start() -> None:
+    model = CostModel()
+    segment, outcome = train(1000, 9.0, per_row=1e-3, state="cut")
+    facts = {**outcome.facts, "startup_s": 5.0}
+    model.learn("k", "net", segment, Outcome(id="s", state="cut", seconds=9.0, facts=facts), LEARNER)
+    assert ask(model) == pytest.approx(6.0)
 
 
 @pytest.mark.parametrize("state", ["failed", "oom", "lost", "diverged"])

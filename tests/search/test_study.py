@@ -199,7 +199,7 @@ def test_a_diverged_promotion_leaves_the_trunk_to_be_cooled_down() -> None:
             ), 5.0
         return answer(segment)
 
-    found = run(seconds=150, answer=unstable)
+    found = run(seconds=150, answer=unstable, portfolio=PORTFOLIO[2:5])
     topped = [t for t in found.trials if t.reason.startswith("diverged")]
     assert topped
     assert any(t.cooled for t in topped)

@@ -26,7 +26,9 @@ class CostModel:
     def seconds(self, key: str, group: str, rows: int, *, per_row: float, fixed_s: float) -> float:
         """Predicted seconds of a segment over `rows` rows; `key` names its configuration."""
         rate = self._own.get(key, per_row * math.exp(self._correction(group)))
-        slower = math.exp(max(0.0, self._correction(group)))
+        slower = min(
+            3.0, math.exp(max(0.0, self._correction(group)))
+        )  # a wrong rate need not be a slow start
         return rate * rows + self._fixed.get(group, fixed_s * slower)
 
     def learn(self, key: str, group: str, segment: Segment, outcome: Outcome, learner: Learner) -> None:
@@ -42,8 +44,11 @@ class CostModel:
             self._own[key] = measured
             if nominal > 0:
                 self._blend(self._rates, group, min(_BOUND, max(-_BOUND, math.log(measured / nominal))))
+        startup = _positive(outcome.facts.get("startup_s"))
         if rows > 0 and measured is not None:
             self._blend(self._fixed, group, max(0.0, outcome.seconds - measured * rows))
+        elif startup is not None and group not in self._fixed:
+            self._fixed[group] = max(startup, learner.fixed_s)
 
     def _correction(self, group: str) -> float:
         if group in self._rates:

@@ -118,7 +118,7 @@ class Race:
 
         `left`: seconds left for search; in counted mode the number of segments left.
         """
-        finalists = self._finalists(ledger)
+        finalists = self._finalists(ledger, left)
         wish = self._wish(ledger, finalists, left, workers)
         if isinstance(wish, Refusal):
             return wish
@@ -196,7 +196,7 @@ class Race:
 
     def _promotions(self, ledger: Ledger, finalists: list[Candidate], left: float) -> Iterator[Step]:
         for rows in sorted(ledger.rungs, reverse=True):
-            for candidate in self._promotable(ledger, rows) if rows < self._ladder[-1] else ():
+            for candidate in self._promotable(ledger, rows, left) if rows < self._ladder[-1] else ():
                 step, _ = self._way(ledger, candidate, left)
                 if step is not None and (step.kind == "train" or candidate in finalists):
                     yield step
@@ -205,16 +205,16 @@ class Race:
             if step is not None and step.kind == "cooldown":
                 yield step
 
-    def _promotable(self, ledger: Ledger, rows: int) -> list[Candidate]:
+    def _promotable(self, ledger: Ledger, rows: int, left: float) -> list[Candidate]:
         """The best waiting trunks of a rung. One that cannot win any more never will (scores only
         rise), so it is taken out of the rung's queue: no decision changes, and none looks at it again."""
         rung, found = ledger.rungs[rows], []
         for number, by_noise in rung.promotable(self._settings.eta):
             candidate = ledger.candidates[number]
-            if self._hopeless(ledger, candidate):
+            if self._hopeless(ledger, candidate, self.rungs_left(candidate)):
                 rung.leave(candidate.points[-1][1], number)
-            elif not candidate.idle:
-                continue  # its cooldown is running
+            elif not self._worthwhile(ledger, candidate, left):
+                continue  # its cooldown is running, or it is too late for it
             elif not by_noise or self._within_noise(ledger, candidate, rows):
                 found.append(candidate)
             if len(found) == _LOOKED_AT:
@@ -301,7 +301,7 @@ class Race:
 
     # going on
 
-    def _finalists(self, ledger: Ledger) -> list[Candidate]:
+    def _finalists(self, ledger: Ledger, left: float) -> list[Candidate]:
         """The best trunks that can go on: ranked at the base, then re-ranked among those that reached
         each higher rung, so that only results of one rung are ever compared."""
         ranked: list[int] = []
@@ -311,18 +311,24 @@ class Race:
             first = next((i for i, n in enumerate(ranked) if n in top), 0)
             ranked = below[:first] + top + below[first:]
         found = [ledger.candidates[n] for n in ranked]
-        return [c for c in found if self._worthwhile(ledger, c) or c.running][: self._settings.survivors]
+        return [c for c in found if c.running or self._worthwhile(ledger, c, left)][
+            : self._settings.survivors
+        ]
 
-    def _worthwhile(self, ledger: Ledger, candidate: Candidate) -> bool:
-        """Whether it can go on, and could still become the best."""
-        return candidate.idle and not self._hopeless(ledger, candidate)
+    def _worthwhile(self, ledger: Ledger, trunk: Candidate, left: float) -> bool:
+        """Whether it can go on, and could become the best in the time there is."""
+        if not trunk.idle or self._hopeless(ledger, trunk, self.rungs_left(trunk)):
+            return False
+        goal = self._goal(ledger, trunk, left)
+        return not self._hopeless(ledger, trunk, sum(trunk.rows < rows <= goal for rows in self._ladder))
 
-    def _hopeless(self, ledger: Ledger, candidate: Candidate) -> bool:
-        """Once true, true for ever: scores only rise."""
-        if candidate.stopped or candidate.family in ledger.dead_families:
+    def _hopeless(self, ledger: Ledger, trunk: Candidate, rungs: int) -> bool:
+        """Whether not even `rungs` more could make it the best. Once true, true for ever: scores only
+        rise."""
+        if trunk.stopped or trunk.family in ledger.dead_families:
             return True
-        noise = candidate.points[-1][2] if candidate.points else 0.0
-        return candidate.potential(self.rungs_left(candidate)) + noise < ledger.best_score
+        noise = trunk.points[-1][2] if trunk.points else 0.0
+        return trunk.potential(rungs) + noise < ledger.best_score
 
     def _within_noise(self, ledger: Ledger, candidate: Candidate, rows: int) -> bool:
         reached = candidate.at(rows)

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gristmill.search.race import RaceSettings
+from gristmill.segment import Outcome, Resources, Segment
+
+from .simulation import PORTFOLIO, answer, done, drive, run, study
+
+SLOT = (Resources(),)
+NETS: tuple[tuple[dict[str, Any], str], ...] = tuple(
+    ({"family": "net", "net.rate": rate}, "all") for rate in (0.01, 0.02, 0.05, 0.1, 0.2)
+)
+
+
+def kinds(asked: list[Segment]) -> list[str]:
+    return [s.kind for s in asked]
+
+
+@pytest.mark.parametrize(
+    ("base", "top", "rungs"),
+    [
+        (900, 24300, (100, 300, 900, 2700, 8100, 24300)),
+        (900, 900, (100, 300, 900)),
+        (900, 500, (55, 166, 500)),
+        (1, 2, (1,)),
+    ],
+)
+def test_rungs_are_absolute(base: int, top: int, rungs: tuple[int, ...]) -> None:
+    assert RaceSettings(base_rows=base, max_rows=top).ladder() == rungs
+
+
+@pytest.mark.parametrize("wrong", [{"base_rows": 0}, {"max_rows": 0}, {"eta": 1}, {"views": ()}])
+def test_settings_are_checked(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="positive"):
+        RaceSettings(**{"base_rows": 1, "max_rows": 1, **wrong})
+
+
+def test_the_portfolio_is_the_plan() -> None:
+    found = study()
+    drive(found, seconds=150)
+    entered = [(t.config["family"], t.view) for t in found.trials if t.source == "portfolio"]
+    assert entered == [(c["family"], v) for c, v in PORTFOLIO]
+    assert all(t.source == "portfolio" for t in found.trials[: len(PORTFOLIO)])
+
+
+def test_features_are_computed_once_and_read_by_all() -> None:
+    asked = drive(study(), seconds=150)
+    features = [s for s in asked if s.kind == "features"]
+    assert len({s.id for s in features}) == len(features)
+    fits = [s for s in asked if s.kind == "fit"]
+    by_side = {s.config["side"]: s.id for s in features}
+    assert all(s.parents == (by_side[s.config["fit.side"]],) for s in fits)
+    assert features[0].config == {"side": 64}
+    assert (features[0].from_rows, features[0].to_rows, features[0].view) == (0, 8000, "all")
+    assert {s.view for s in fits} == {"all", "deduplicated"}
+
+
+def test_trunks_climb_rung_by_rung_and_cool_down_beside() -> None:
+    asked = drive(study(portfolio=NETS), seconds=150)
+    by_config: dict[str, list[Segment]] = {}
+    for segment in asked:
+        if segment.kind in ("train", "cooldown"):
+            by_config.setdefault(f"{segment.config}{segment.view}", []).append(segment)
+    for way in by_config.values():
+        trains = [s for s in way if s.kind == "train"]
+        assert [s.from_rows for s in trains] == [0, *[s.to_rows for s in trains[:-1]]]
+        for cooldown in (s for s in way if s.kind == "cooldown"):
+            trunk = next(t for t in trains if t.to_rows == cooldown.from_rows)
+            assert cooldown.parents == (trunk.id,)
+            assert cooldown.to_rows == round(1.3 * trunk.to_rows)
+    assert sum(s.kind == "cooldown" for s in asked) >= 2
+
+
+def test_ids_name_what_they_are() -> None:
+    for segment in drive(study(), seconds=100):
+        digits, view, kind, rows, seed = segment.id.split("-")
+        assert (view, kind, rows, seed) == (segment.view, segment.kind, str(segment.to_rows), "s0")
+        assert len(digits) == 12
+
+
+@pytest.mark.parametrize("seconds", [30, 60, 150, 400, 1000])
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_the_best_trunk_is_always_cooled_down_in_time(seconds: float, workers: int) -> None:
+    found = study(portfolio=NETS)
+    drive(found, seconds=seconds, workers=workers)
+    assert found.best is not None
+    assert found.best.cooled
+    assert not [o for o in found.outcomes.values() if o.state == "cut"]
+
+
+def test_more_time_means_higher_rungs() -> None:
+    rows = []
+    for seconds in (30, 150, 600):
+        found = study(portfolio=NETS)
+        drive(found, seconds=seconds)
+        rows.append(max(t.rows for t in found.trials if t.cooled))
+    assert rows == sorted(set(rows))
+
+
+def test_promotion_of_the_better_beats_a_new_start() -> None:
+    found = study(portfolio=NETS)
+    drive(found, seconds=150)
+    scores = {t.number: t.curve[0][1] for t in found.trials if t.curve and t.source == "portfolio"}
+    climbed = {t.number for t in found.trials if len(t.curve) > 1}
+    assert max(scores, key=lambda n: scores[n]) in climbed
+    first_proposal = next((t.number for t in found.trials if t.source == "proposal"), None)
+    asks = [line.data for line in found._journal.lines if line.kind == "ask"]
+    promoted = next(i for i, a in enumerate(asks) if a["segment"]["from_rows"])
+    assert first_proposal is None or promoted < next(
+        i for i, a in enumerate(asks) if a["trial"] == first_proposal
+    )
+
+
+def test_networks_that_cannot_win_are_not_promoted() -> None:
+    def hopeless(segment: Segment) -> tuple[Outcome, float]:
+        outcome, seconds = answer(segment)
+        return (done(segment, 0.1, 6e-4), seconds) if segment.kind == "train" else (outcome, seconds)
+
+    found = study()
+    asked = drive(found, seconds=150, answer=hopeless)
+    assert all(s.from_rows <= 8000 for s in asked), "one promotion shows that it does not improve"
+    assert "cooldown" not in kinds(asked)
+
+
+def slow(factor: float) -> Any:
+    """Networks that cost more than their learner says."""
+
+    def answering(segment: Segment) -> tuple[Outcome, float]:
+        if segment.kind != "train":
+            return answer(segment)
+        per_row = factor * 5e-4 * segment.config["net.width"] / 32
+        seconds = 1 + per_row * (segment.to_rows - segment.from_rows)
+        if seconds > segment.cap_s:
+            facts = {"seconds_per_row": per_row, "startup_s": 1.0}
+            return Outcome(id=segment.id, state="cut", rows_seen=segment.from_rows, facts=facts), 1.0
+        return done(segment, 0.9, per_row), seconds
+
+    return answering
+
+
+def test_a_cut_before_training_enters_once_more_with_fewer_rows() -> None:
+    found = study(portfolio=NETS[:1])
+    first = found.ask(left=150, slots=SLOT)
+    assert first is not None and first.to_rows == 8000
+    found.tell(slow(20)(first)[0])
+    second = found.ask(left=149, slots=SLOT)
+    assert second is not None
+    assert (second.config, second.to_rows) == (first.config, 2666)
+    found.tell(Outcome(id=second.id, state="cut", rows_seen=0, facts={"seconds_per_row": 1.0}))
+    assert found.trials[0].reason == "twice nothing could be trained within its time"
+
+
+def test_what_is_too_slow_even_then_is_refused_with_a_reason() -> None:
+    found = study(portfolio=NETS[:1])
+    first = found.ask(left=150, slots=SLOT)
+    assert first is not None
+    found.tell(slow(1000)(first)[0])
+    found.ask(left=149, slots=SLOT)
+    assert found.trials[0].state == "refused"
+    line = next(line for line in found._journal.lines if line.kind == "refuse")
+    assert line.data["reason"].startswith("measured: its first segment takes ")
+    assert line.seq is not None
+
+
+def test_the_expensive_is_shrunk_or_refused_but_the_first_two_never() -> None:
+    wide = tuple(({"family": "net", "net.width": w}, "all") for w in (64, 63, 62, 61))
+    found = study(portfolio=wide)
+    left = 20.0  # at 64 wide 8,000 rows take 9 s, 2,666 take 3.7 s; 15 % are 3 s
+    segments = [found.ask(left=left, slots=(Resources(),) * 4) for _ in range(4)]
+    assert [s.to_rows for s in segments if s is not None] == [8000, 8000, 888, 888]
+    found = study(portfolio=wide)
+    drive(found, seconds=8.0)
+    assert [t.state for t in found.trials if t.source == "portfolio"][2:] == ["refused", "refused"]
+    assert "more than 15% of the " in found.trials[-1].reason
+
+
+def test_a_refusal_falls_when_the_run_is_extended() -> None:
+    wide = tuple(({"family": "net", "net.width": w}, "all") for w in (64, 63, 62, 61))
+    found = study(portfolio=wide)
+    drive(found, seconds=8.0)
+    drive(found, seconds=300.0)
+    assert not [t for t in found.trials if t.state == "refused"]
+
+
+def test_counted_mode_asks_so_many_and_no_clock() -> None:
+    for count in (1, 2, 3, 7, 20):
+        found = study(counted=count)
+        asked = drive(found)
+        assert len(asked) == count
+        assert all(s.cap_s == float("inf") for s in asked)
+        assert not found.open
+
+
+def test_counted_mode_keeps_the_last_segments_for_cooldowns() -> None:
+    for count in range(4, 16):
+        found = study(portfolio=NETS, counted=count)
+        drive(found)
+        assert found.best is not None and found.best.cooled, count
+
+
+def test_a_world_of_one_shot_learners_needs_no_rungs() -> None:
+    fits = tuple(({"family": "fit", "fit.c": c}, "all") for c in (1e-3, 1e-2))
+    found = run(seconds=40, portfolio=fits, workers=1)
+    assert sum(t.score is not None for t in found.trials) > 4
+    assert kinds([found.segment(i) for i in found.outcomes]).count("features") <= 2
