@@ -61,9 +61,8 @@ class TestTables(modality.ModalityContract):
         lines = ["width,height,colour,kind"]
         for i in range(60):
             width = "" if i % 9 == 0 else repr(float(rng.normal(3, 2)))
-            lines.append(
-                f"{width},{rng.normal():.9f},{('red', 'blue', '', 'dark green')[i * i % 7 % 4]}{i // 30},{i % 2}"
-            )
+            colour = ("red", "blue", "", "dark green")[i * i % 7 % 4]
+            lines.append(f"{width},{rng.normal():.9f},{colour},{i % 2}")
         (folder / "things.csv").write_text("\n".join(lines))
         return read(folder / "things.csv", target="kind")
 

@@ -123,6 +123,19 @@ def test_the_store_is_grey_only_when_every_picture_is_and_no_larger_than_the_pic
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("modes", "channels"), [("LLLL", 1), ("LLLR", 3), ("RLLL", 3), ("LRLL", 3)]
+)  # fmt: skip
+@pytest.mark.parametrize("longest", [10, 25, 100])
+def test_the_survey_of_headers_may_stop_early_but_not_too_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, modes: str, channels: int, longest: int
+) -> None:
+    monkeypatch.setattr(prepare_module, "_HEADERS_PER_CHUNK", 1)
+    pictures = [drawn({"L": "L", "R": "RGB"}[m], (8, 20 + i))[0] for i, m in enumerate(modes)]
+    found = scan(from_arrays(pictures, ["a", "b"] * 2), longest=longest, cache=tmp_path)
+    assert found.store.spec("image").spec == {"channels": channels, "size": min(longest, 23)}
+
+
 def test_bad_pictures_are_quarantined_with_their_reason(tmp_path: Path) -> None:
     source = small(tmp_path)
     bad = {

@@ -150,9 +150,13 @@ def _survey(pictures: NDArray[Any], longest: int, threads: int) -> tuple[int, in
             grey, side = grey and about.grey, max(side, about.width, about.height)
         return grey, side
 
-    seen = list(in_order(work, range(0, len(pictures), _HEADERS_PER_CHUNK), threads))
-    side = max((side for _, side in seen), default=0)
-    return (1 if side and all(grey for grey, _ in seen) else 3), max(1, min(longest, side))
+    all_grey, most = True, 0
+    with closing(in_order(work, range(0, len(pictures), _HEADERS_PER_CHUNK), threads)) as seen:
+        for grey, side in seen:
+            all_grey, most = all_grey and grey, max(most, side)
+            if not all_grey and most >= longest:
+                break  # the rest cannot change the answer
+    return (1 if most and all_grey else 3), max(1, min(longest, most))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
