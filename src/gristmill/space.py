@@ -101,8 +101,8 @@ class Choice:
         return self.options[min(len(self.options) - 1, int(unit * len(self.options)))]
 
     def contains(self, value: object) -> bool:
-        """Whether `value` is one of the options."""
-        return value in self.options
+        """Whether `value` is one of the options; True is not 1."""
+        return any(o == value and isinstance(o, bool) == isinstance(value, bool) for o in self.options)
 
 
 Domain = Float | Int | Choice
@@ -170,10 +170,12 @@ class Space:
                     got=name,
                     next_step=f"did you mean {did_you_mean(name, names) or ', '.join(names[:5])}?",
                 )
-        out = {p.name: config.get(p.name, p.default) for p in self.active(config)}
-        for name, value in out.items():
-            if not self[name].domain.contains(value):
-                raise UsageError(f"{name} must lie in {self[name].domain}.", got=repr(value))
+        out: dict[str, Any] = {}
+        for p in self.active(config):
+            value = config.get(p.name, p.default)
+            if not p.domain.contains(value):
+                raise UsageError(f"{p.name} must lie in {p.domain}.", got=repr(value))
+            out[p.name] = _canonical(p.domain, value)
         return out
 
     def sample(self, rng: random.Random) -> dict[str, Any]:
@@ -216,6 +218,15 @@ def _from_unit(unit: float, low: float, high: float, log: bool) -> float:
     if log:
         return min(high, max(low, math.exp(math.log(low) + unit * (math.log(high) - math.log(low)))))
     return min(high, max(low, low + unit * (high - low)))
+
+
+def _canonical(domain: Domain, value: Any) -> Value:
+    """1 and 1.0 are the same value, so they must not name two configurations."""
+    if isinstance(domain, Choice):
+        return next(
+            o for o in domain.options if o == value and isinstance(o, bool) == isinstance(value, bool)
+        )
+    return float(value) if isinstance(domain, Float) else value
 
 
 def _is_single(domain: Domain) -> bool:
