@@ -244,7 +244,8 @@ def _grey(pixels_NHWC: Pixels) -> NDArray[np.uint16]:
     if pixels_NHWC.shape[3] == 1:
         return pixels_NHWC[..., 0].astype(np.uint16)
     red, green, blue = (pixels_NHWC[..., c].astype(np.uint16) for c in range(3))
-    return np.right_shift(77 * red + 150 * green + 29 * blue, 8, dtype=np.uint16)
+    weighted: NDArray[np.uint16] = 77 * red + 150 * green + 29 * blue  # at most 65,280
+    return weighted >> np.uint16(8)
 
 
 def _difference_bits(grey_NHW: NDArray[np.uint16]) -> NDArray[np.uint64]:
