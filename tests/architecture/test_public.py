@@ -15,8 +15,15 @@ MODULES = ("gristmill", "gristmill.sklearn", "gristmill.report", *(f"gristmill.{
 
 
 def names() -> dict[str, list[str]]:
-    """The public names of each public module."""
-    return {module: sorted(importlib.import_module(module).__all__) for module in MODULES}
+    """The public names of each public module: its `__all__`, else what it defines without an underscore."""
+    return {module: sorted(_public(importlib.import_module(module))) for module in MODULES}
+
+
+def _public(module: Any) -> list[str]:
+    own = [
+        n for n, v in vars(module).items() if n[0] != "_" and getattr(v, "__module__", "") == module.__name__
+    ]
+    return list(getattr(module, "__all__", own))
 
 
 def commands() -> dict[str, list[str]]:
