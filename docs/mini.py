@@ -25,7 +25,7 @@ from gristmill.search import Learner, RaceSettings, Study
 from gristmill.segment import Outcome, Resources, Segment
 from gristmill.space import Space
 
-SEGMENTS = 8
+SEGMENTS = 5
 
 
 def main(pictures: Path, out: Path) -> Evaluation:
