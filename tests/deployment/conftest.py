@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from gristmill.data.table import TableEncoder
 from gristmill.deployment import bundle
 from gristmill.deployment.export import Graph
 from gristmill.task import InputSpec, Target, Task
+
+with warnings.catch_warnings():  # starlette prefers another client library than the one we have
+    warnings.simplefilter("ignore")
+    from starlette.testclient import TestClient as TestClient
 
 LABELS = ("blue", "green", "red")
 SIDE = 16

@@ -216,7 +216,8 @@ def write(path: Path, members: Mapping[str, bytes]) -> None:
 
     The same members give the same bytes: times are fixed, nothing is compressed.
     """
-    with open(path, "wb") as file:
+    path.unlink(missing_ok=True)  # a left-over, or a link that somebody planted: never followed
+    with open(path, "xb") as file:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=False) as archive:
             for name, data in members.items():
                 info = zipfile.ZipInfo(name, _FIXED_TIME)

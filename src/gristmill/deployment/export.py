@@ -616,7 +616,8 @@ def _checked(model: onnx.ModelProto) -> onnx.ModelProto:
 def _write(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        temporary.unlink(missing_ok=True)  # a left-over, or a link that somebody planted: never followed
+        with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -224,7 +224,11 @@ class Model:
             return np.zeros((0, self.manifest.target.width), np.float32)
         outputs = [r.run(self._arrays(r, batch)) for r in self.runners]
         weights = [r.member.weight for r in self.runners]
-        return combine(outputs, weights, self.task.target)
+        combined = combine(outputs, weights, self.task.target)
+        # `combine` makes a broken member harmless while searching; in a bundle it must be seen
+        broken = ~np.all([np.isfinite(o).all(axis=1) for o in outputs], axis=0)
+        combined[broken] = np.nan
+        return combined
 
     def _predictions(self, batch: _Batch) -> list[Prediction]:
         values = self.calibrated(self._combined(batch))
