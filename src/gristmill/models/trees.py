@@ -29,7 +29,7 @@ from gristmill.models.linear import class_weights
 from gristmill.task import Task
 
 CHUNK = 20
-"""Boosting iterations between two looks at the clock."""
+"""Boosting iterations between the first looks at the clock."""
 
 MAX_ITERATIONS = 1500
 MAX_TREES = 6000
@@ -125,15 +125,24 @@ def _boost(
     model: Any, x: np.ndarray, y: np.ndarray, weights: np.ndarray, seconds: float, limit: int
 ) -> None:
     """Grow `model` in chunks until it stops by itself, at `limit`, or when a chunk may not fit any more."""
-    start = time.monotonic()
+    start = now = time.monotonic()
     limit = limit if model.early_stopping else min(limit, 100)
-    for wanted in range(CHUNK, limit + CHUNK, CHUNK):
-        before = time.monotonic()
-        model.set_params(max_iter=wanted)
+    wanted, done = CHUNK, 0
+    while True:
+        before = now
+        model.set_params(max_iter=min(wanted, limit))
         model.fit(x, y, sample_weight=weights)
         now = time.monotonic()
-        if model.n_iter_ < wanted or now - start + 1.5 * (now - before) > seconds:
+        grown, done = int(model.n_iter_) - done, int(model.n_iter_)
+        if done < wanted or grown <= 0:
             break
+        # each start bins the rows and scores the old trees again, so chunks grow with what is there
+        per_iteration = (now - before) / grown
+        room = (seconds - (now - start)) / (1.5 * per_iteration)
+        chunk = int(min(max(CHUNK, done // 2), room))
+        if chunk < 1:
+            break
+        wanted = done + chunk
 
 
 def _flattened(model: Any, outputs: int, present: np.ndarray | None) -> dict[str, np.ndarray]:
