@@ -42,10 +42,10 @@ def test_a_resumed_trunk_equals_an_uninterrupted_one(run, family, monkeypatch):
     if family == "adamw":
         known = state.from_config
         monkeypatch.setattr(state, "from_config", lambda *a, **k: replace(known(*a, **k), optimizer="adamw"))
-    first = run("a", to_rows=500)
-    second = run("b", parents=[first], from_rows=500, to_rows=1900)
-    whole = run("c", to_rows=1900)
-    assert second.rows_seen == whole.rows_seen == 1920
+    first = run("a", to_rows=250)
+    second = run("b", parents=[first], from_rows=250, to_rows=700)
+    whole = run("c", to_rows=700)
+    assert second.rows_seen == whole.rows_seen == 704
     assert same(second, whole)
     assert second.score == whole.score
     assert not same(first, whole)

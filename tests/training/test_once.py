@@ -13,6 +13,9 @@ from gristmill.training import checkpoint
 from gristmill.training.checkpoint import deployable, load_array
 from gristmill.training.once import extract, featured_rows, fit_once
 
+HOG = {"features.backbone": "hog", "features.resolution": 32, "features.strength": 1e-2}
+TREES = {"trees.leaves": 8, "trees.rate": 0.3}
+
 
 def features(pictures, folder, name="f", **changes):
     config = {"backbone": "hog", "resolution": 32}
@@ -42,9 +45,7 @@ def test_features_then_a_linear_model(pictures, tmp_path):
     assert parent.score is None
     assert (array.dtype, len(array)) == (np.float16, len(rows))
     assert not set(rows) & set(pictures.parts.test)
-    outcome = fit(
-        pictures, tmp_path, "features", [parent], **{"features.backbone": "hog", "features.resolution": 32}
-    )
+    outcome = fit(pictures, tmp_path, "features", [parent], **HOG)
     assert outcome.score > 0.9
     ready = deployable(outcome)
     assert ready.meta["preprocessing"]["image"] == {"longest": 8, "channels": 1, "size": 32, "how": "squash"}
@@ -56,12 +57,11 @@ def test_features_then_a_linear_model(pictures, tmp_path):
 def test_features_in_slices_join(pictures, tmp_path):
     first = features(pictures, tmp_path, "f0", to_rows=700)
     second = features(pictures, tmp_path, "f1", from_rows=700)
-    config = {"features.backbone": "hog", "features.resolution": 32}
-    joined = fit(pictures, tmp_path, "features", [second, first], name="a", **config)
-    whole = fit(pictures, tmp_path, "features", [features(pictures, tmp_path)], name="b", **config)
+    joined = fit(pictures, tmp_path, "features", [second, first], name="a", **HOG)
+    whole = fit(pictures, tmp_path, "features", [features(pictures, tmp_path)], name="b", **HOG)
     assert joined.score == whole.score
     with pytest.raises(DataError, match="all train, valid and calib"):
-        fit(pictures, tmp_path, "features", [first], name="c", **config)
+        fit(pictures, tmp_path, "features", [first], name="c", **HOG)
 
 
 def test_extraction_keeps_its_cap(pictures, tmp_path, monkeypatch):
@@ -82,7 +82,7 @@ def test_only_the_view_is_learned_from(pictures, tmp_path):
 
 @pytest.mark.parametrize(("family", "least"), [("linear", 0.05), ("trees", 0.4)])
 def test_a_table(regression, tmp_path, family, least):
-    outcome = fit(regression, tmp_path, family)
+    outcome = fit(regression, tmp_path, family, **(TREES if family == "trees" else {}))
     assert outcome.score > least
     predictions = load_array(tmp_path / "s" / "predictions.npy")
     assert predictions.dtype == np.float32

@@ -102,8 +102,12 @@ def test_average_is_young_at_first_and_includes_statistics():
         for p in network.parameters():
             p.fill_(3.0)
         network[1].running_mean.fill_(7.0)
-    average.update(network, 3)
-    assert not bool((average.network[0].weight == 3.0).any()), "only every fourth step counts"
     average.update(network, 4)
     assert bool((average.network[0].weight == 3.0).all()), "the first update forgets the start"
     assert bool((average.network[1].running_mean == 7.0).all())
+    with torch.no_grad():
+        network[0].weight.fill_(5.0)
+    average.update(network, 1001)
+    assert bool((average.network[0].weight == 3.0).all()), "later only every fourth step counts"
+    average.update(network, 1004)
+    assert 3.0 < float(average.network[0].weight[0, 0].detach()) < 3.1

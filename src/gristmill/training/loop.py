@@ -64,7 +64,7 @@ def train(
     pace = Pace(segment.cap_s)
     device.threads(threads)
     training = start(segment, prepared, folder, parents)
-    pace.begin()
+    pace.begin(training.rows)
     while not training.ended:
         try:
             train_epoch(training.epoch(), partial(step, training), partial(goes_on, training, pace))
@@ -72,6 +72,7 @@ def train(
             if training.rate_factor < 1:
                 return conclude(segment, folder, outcomes.without_model(training, pace, "diverged"))
             training = restarted(training, RATE_AFTER_DIVERGENCE)
+            pace.begin(training.rows)
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise

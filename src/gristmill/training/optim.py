@@ -199,7 +199,7 @@ class Average:
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
         """Take in the weights after the `step`-th step (from 1) of this trunk or cooldown."""
-        if step % AVERAGE_EVERY:
+        if step % AVERAGE_EVERY and step > AVERAGE_EVERY:
             return
         rows = step * self.batch
         window = max(1.0, min(self.share * rows, self.horizon) / (AVERAGE_EVERY * self.batch))

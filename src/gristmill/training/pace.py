@@ -19,8 +19,7 @@ class Pace:
         self.clock, self.cap_s = clock, cap_s
         self.start = clock()
         self.startup_s = 0.0
-        self._first: tuple[float, int] | None = None
-        self._last: tuple[float, int] | None = None
+        self._marks: list[tuple[float, int]] = []
 
     @property
     def seconds(self) -> float:
@@ -29,22 +28,21 @@ class Pace:
 
     @property
     def seconds_per_row(self) -> float:
-        """Measured seconds per training row; 0 before the second step."""
-        if self._first is None or self._last is None or self._last[1] == self._first[1]:
+        """Measured seconds per training row, the first step left out where there is a second; 0 before it."""
+        if len(self._marks) < 2:
             return 0.0
-        return (self._last[0] - self._first[0]) / (self._last[1] - self._first[1])
+        (before, first), (after, last) = self._marks[-2:]
+        return (after - before) / max(1, last - first)
 
-    def begin(self) -> None:
-        """Everything is loaded: steps follow."""
-        self.startup_s = self.seconds
-        self._first = self._last = None
+    def begin(self, rows: int = 0) -> None:
+        """Everything is loaded, or a new try begins: steps follow. `rows` were seen before."""
+        self.startup_s = self.startup_s or self.seconds
+        self._marks = [(self.clock(), rows)]
 
     def tick(self, rows: int) -> None:
         """A step ended; `rows` were seen since the trunk's start."""
-        now = self.clock()
-        if self._first is None:
-            self._first = (now, rows)
-        self._last = (now, rows)
+        # the begin, the end of the first step, the end of the latest step
+        self._marks = [*self._marks[:2], (self.clock(), rows)]
 
     def left(self, evaluated_rows: int) -> float:
         """Seconds for further training before evaluation of `evaluated_rows` must begin."""

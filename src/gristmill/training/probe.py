@@ -12,46 +12,38 @@ import numpy as np
 import torch
 from torch import nn
 
-from gristmill.models import linear
-from gristmill.training.stream import Inputs, evaluation_batches
+from gristmill.models import features, linear
 
 if TYPE_CHECKING:
     from gristmill.task import Task
     from gristmill.training.objective import Objective
-    from gristmill.training.recipe import Recipe
+    from gristmill.training.stream import Pictures
+
+BATCH_PIXELS = 2**20
+"""Pixels per batch: 64 pictures of 128 x 128."""
 
 
 def fit_head(
-    network: nn.Module,
-    inputs: Inputs,
-    rows: np.ndarray,
-    aim: Objective,
-    recipe: Recipe,
-    task: Task,
-    seed: int,
+    network: nn.Module, pictures: Pictures, rows: np.ndarray, aim: Objective, task: Task, seed: int
 ) -> None:
-    """Set `network.head` to the linear model on the frozen features of `rows`.
+    """Set `network.head` to the linear model on the embedded backbone's features of `rows`.
 
-    The network is left in evaluation mode. The strength is chosen on an inner hold-out of `rows`.
+    The features come from ONNX Runtime, two to four times faster than the fresh network, which computes the
+    same. The strength is chosen on an inner hold-out of `rows`.
     """
-    network.eval()
-    features = _features(network, inputs, rows, recipe.evaluation_batch)
     ids = torch.from_numpy(rows).to(aim.values.device)
     weights = None if aim.weights is None else aim.weights[ids].cpu().numpy()
-    state = linear.fit(features, aim.values[ids].cpu().numpy(), weights, task, {"family": "features"}, seed)
+    x = _features(pictures.squares, rows)
+    state = linear.fit(x, aim.values[ids].cpu().numpy(), weights, task, {"family": "features"}, seed)
     with torch.no_grad():
         head: Any = network.head
         head.weight.copy_(torch.from_numpy(state["weight"]))
         head.bias.copy_(torch.from_numpy(state["bias"]))
 
 
-def _features(network: nn.Module, inputs: Inputs, rows: np.ndarray, size: int) -> np.ndarray:
-    made: Any = network.features
-    with torch.inference_mode():
-        parts = [
-            made(*(x.to(torch.float32, memory_format=torch.channels_last) for x in batch.inputs))
-            .cpu()
-            .numpy()
-            for batch in evaluation_batches(rows, inputs, size)
-        ]
-    return np.concatenate(parts)
+def _features(squares: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    _, side, _, channels = squares.shape
+    size = max(1, BATCH_PIXELS // side**2)
+    batches = (squares[rows[i : i + size]] for i in range(0, len(rows), size))
+    path = features.backbone_onnx("lite0", side, channels)
+    return np.concatenate(list(features.extract(path, batches, torch.get_num_threads())))

@@ -280,8 +280,8 @@ def _prime(
     shown = inputs(first)
     init: Any = network.init_from_batch
     init(*(x.float() if x.ndim == 4 else x for x in shown))
-    if recipe.probe_rows:
-        probe.fit_head(network, inputs, order.epoch(0)[: recipe.probe_rows], aim, recipe, task, seed)
+    if recipe.probe_rows and isinstance(inputs, Pictures):
+        probe.fit_head(network, inputs, order.epoch(0)[: recipe.probe_rows], aim, task, seed)
 
 
 def _set_mode(network: nn.Module, recipe: Recipe) -> None:
