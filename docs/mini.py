@@ -25,7 +25,7 @@ from gristmill.search import Learner, RaceSettings, Study
 from gristmill.segment import Outcome, Resources, Segment
 from gristmill.space import Space
 
-SEGMENTS = 5
+SEGMENTS = 4
 
 
 def main(pictures: Path, out: Path) -> Evaluation:
@@ -66,7 +66,7 @@ def step_3_search(space: Space, prepared: Prepared, folder: Path) -> Study:
         return Learner(resumable=family.learner == "network", parent=family.features(config), rows=rows)
 
     portfolio = [({"family": "constant"}, "all"), ({**catalog.family("convstack").tiny}, "all")]
-    settings = RaceSettings(base_rows=2 * rows, max_rows=18 * rows, counted=SEGMENTS)
+    settings = RaceSettings(base_rows=2 * rows, max_rows=6 * rows, counted=SEGMENTS)
     study = Study(space=space, learner=learner, portfolio=portfolio, settings=settings)
     while (segment := study.ask(left=float("inf"), slots=[Resources()])) is not None:
         outcome = step_4_train(segment, prepared, folder, study)

@@ -45,6 +45,11 @@ EARLY_ROWS = 32
 AGREEMENT = 0.995
 """Share of equal labels that a bundle must reach; regression: within 1e-3 target standard deviations."""
 MOST_MEMBERS = 4
+ENSEMBLE_COST = 1.6
+"""The final ensemble may cost this many times what its best member costs, as far as the reserve goes."""
+SAFETY = 1.25
+MOST_RESERVED = 0.4
+"""The reserve never takes more than this part of the budget; then only a part of the test rows is read."""
 REBUILD_SHARE = 0.02
 """A better bundle is built on the way only when building costs at most this part of the time left."""
 
@@ -296,6 +301,8 @@ class Keeper:
     say: Say
     kept: Candidate | None = None
     build_s: float = 0.0
+    cost: float = 0.0
+    """Seconds of one core per row of the best candidate so far."""
     started: float = 0.0
     searched: float = 0.0
     broken: frozenset[str] = frozenset()
@@ -310,31 +317,39 @@ class Keeper:
         return "" if self.kept is None else f"{self.kept.score:.3f} ({self.kept.title})"
 
     def reserve(self) -> float:
-        """Seconds that the finish needs from now on: building twice, the agreement check, the test part."""
-        total = self.deadline.total
-        if total == math.inf:
+        """Seconds that the finish needs from now on: building, the agreement check, the test part."""
+        if self.deadline.total == math.inf:
             return 0.0
-        cost = 0.0 if self.kept is None else self.kept.cost
-        rows = len(self.prepared.parts.test) + AGREEMENT_ROWS + 60
-        reading = self._reading_s(1.5 * cost, rows)
-        fixed = planning.FINISH_S + 2.0 * self.build_s
-        return min(0.4 * total, max(fixed + reading, 0.04 * total))
+        rows = len(self.prepared.parts.test) + AGREEMENT_ROWS
+        needed = self._fixed_s() + self._reading_s(ENSEMBLE_COST * self.cost, rows)
+        return min(MOST_RESERVED * self.deadline.total, needed)
 
     def cost_cap(self, left: float) -> float:
-        """What a row may cost (seconds of one core) so that agreement check and test part fit into `left`."""
-        if left == math.inf:
-            return math.inf
-        rows = len(self.prepared.parts.test) + AGREEMENT_ROWS + 60
-        spare = left - planning.FINISH_S - 2.0 * self.build_s
-        return max(0.0, spare - self._reading_s(0.0, rows)) * planning.cores() / (1.3 * rows)
+        """What a row may cost (seconds of one core) so that agreement check and test part fit into `left`;
+        the best candidate is always allowed."""
+        rows = len(self.prepared.parts.test) + AGREEMENT_ROWS
+        spare = left - self._fixed_s() - self._reading_s(0.0, rows)
+        return max(self.cost, spare * planning.cores() / (SAFETY * rows))
+
+    def readable_rows(self, cost: float) -> int:
+        """How many test rows can be read in the time left, at least 100."""
+        left = self.deadline.left() - self._fixed_s() / 2.0
+        return max(100, int(min(left / self._reading_s(cost, 1), 1e9)))
+
+    def _fixed_s(self) -> float:
+        """Building twice (without and with the test figures), reports, the traditional model's bundle."""
+        return planning.FINISH_S + 2.0 * self.build_s
 
     def _reading_s(self, cost: float, rows: int) -> float:
-        decode = 0.004 if self.prepared.task.has_images else 2e-5
-        return rows * (1.2 * cost + decode) / planning.cores()
+        """Decode and predict `rows` rows on all cores."""
+        decode = 0.003 if self.prepared.task.has_images else 3e-5
+        return rows * (SAFETY * cost + decode) / planning.cores()
 
     def consider(self, study: Study, left: float) -> None:
         """Build a better bundle when there is a better model and building is worth its time."""
         found = [c for c in candidates(study, self.prepared) if c.id not in self.broken]
+        if found:
+            self.cost = found[0].cost
         if not found or not self._worth_building(found[0], left):
             return
         began = self.deadline.spent()
@@ -390,7 +405,7 @@ def conclude(
     found = [c for c in candidates(study, keeper.prepared) if c.id not in keeper.broken]
     if not found:
         return None
-    cap = keeper.cost_cap(5.0 if stopped else keeper.deadline.left())
+    cap = math.inf if stopped else keeper.cost_cap(keeper.deadline.left())
     choice = choose(found, keeper.prepared, cost_cap=cap)
     draft = write(keeper, choice, keeper.run.folder / "final.grist")
     model = runtime.load(draft)
@@ -432,7 +447,10 @@ def _read_test(
 ) -> tuple[Evaluation, Rival | None, int]:
     """The untouched test part, from the original files, through the bundle that will be shipped."""
     prepared = keeper.prepared
-    rows = prepared.parts.test
+    rows = np.random.default_rng(0).permutation(prepared.parts.test)[: keeper.readable_rows(choice.cost)]
+    if len(rows) < len(prepared.parts.test):
+        keeper.say("warning", f"time for {len(rows):,} of {len(prepared.parts.test):,} test rows only, drawn by chance")
+    rows = np.sort(rows)
     reading = 1 + sum(line.kind == "test" for line in keeper.journal.lines)
     keeper.journal.append("test", {"reading": reading, "rows": len(rows)})
     inputs = inputs_of(keeper.source, rows)

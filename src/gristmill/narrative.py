@@ -27,7 +27,7 @@ from gristmill.search.ledger import Trial
 from gristmill.search.study import Study
 
 LIBRARIES = ("torch", "onnxruntime", "numpy", "scikit-learn", "pillow")
-THUMBNAIL = 72
+THUMBNAIL = 128
 """Side in pixels of the pictures shown beside a confusion."""
 SHOWN_NAMES = 200
 """Names per finding that a report lists; the audit's record keeps all."""

@@ -1,0 +1,104 @@
+"""A table from fit to prediction: labels, then numbers; Python, command line and scikit-learn faces."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gristmill
+from gristmill.cli import main
+from gristmill.errors import DataError, UsageError
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def made(flowers: Path, tmp_path_factory: pytest.TempPathFactory) -> gristmill.Result:
+    out = tmp_path_factory.mktemp("out") / "iris.grist"
+    return gristmill.fit(flowers, target="species", out=out, segments=6)
+
+
+def test_labels(made: gristmill.Result) -> None:
+    assert made.score > 0.8
+    model = gristmill.load(made.bundle)
+    rows = [
+        {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2, "site": "north"},
+        {"sepal_length": "6.3", "petal_length": "6.0", "petal_width": "2.5", "site": "a place never seen"},
+        {"sepal_length": "very long"},
+    ]
+    first, second, bad = model.predict(rows)
+    assert first.label == "setosa"
+    assert abs(sum(first.probabilities.values()) - 1) < 1e-5
+    assert second.label == "virginica"
+    assert bad.error
+    assert "sepal_length" in bad.error
+
+
+def test_the_table_as_input_of_predict_and_evaluate(
+    made: gristmill.Result, flowers: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(made.bundle), str(flowers)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 151
+    assert lines[0].startswith("input,prediction,abstain,error,p(setosa)")
+    assert main(["evaluate", str(made.bundle), str(flowers), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["evaluation"]["metrics"]["accuracy"]["value"] > 0.85
+
+
+def test_counted_mode_repeats_itself(made: gristmill.Result, flowers: Path, tmp_path: Path) -> None:
+    from gristmill.search.journal import decision_bytes, read
+
+    again = gristmill.fit(flowers, target="species", out=tmp_path / "iris.grist", segments=6)
+    assert again.score == made.score
+    journals = [decision_bytes(read(r.bundle.with_suffix(".run") / "journal.jsonl")) for r in (made, again)]
+    assert journals[0] == journals[1]
+
+
+def test_numbers(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 2))
+    y = 100 + 30 * x[:, 0] - 20 * x[:, 1] + rng.normal(size=400)
+    table = tmp_path / "flats.csv"
+    table.write_text(
+        "size,floor,price\n" + "".join(f"{a:.4f},{b:.4f},{c:.3f}\n" for (a, b), c in zip(x, y, strict=True))
+    )
+    made = gristmill.fit(table, target="price", out=tmp_path / "flats.grist", segments=5)
+    assert made.metric == "rmse"
+    assert made.score < 10
+    (p,) = gristmill.load(made.bundle).predict([{"size": 1.0, "floor": 0.0}])
+    assert abs(float(p.value or 0) - 130) < 15
+    assert p.interval is not None
+    assert p.interval[0] < float(p.value or 0) < p.interval[1]
+
+
+def test_scikit_learn_estimators(flowers: Path, tmp_path: Path) -> None:
+    import pickle
+
+    from sklearn.base import clone
+    from sklearn.datasets import load_iris
+
+    from gristmill.sklearn import Classifier
+
+    X, y = load_iris(return_X_y=True)
+    model = clone(Classifier(segments=4, metric="accuracy")).fit(X, y)
+    assert list(model.classes_) == [0, 1, 2]
+    assert model.n_features_in_ == 4
+    assert model.score(X, y) > 0.85
+    probabilities = model.predict_proba(X[:5])
+    assert probabilities.shape == (5, 3)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0)
+    assert (pickle.loads(pickle.dumps(model)).predict(X[:5]) == model.predict(X[:5])).all()
+
+
+def test_mistakes_of_the_user_leave_nothing_behind(flowers: Path, tmp_path: Path) -> None:
+    table = tmp_path / "iris.csv"
+    shutil.copy(flowers, table)
+    with pytest.raises((DataError, UsageError), match="species"):
+        gristmill.fit(table, target="specis", out=tmp_path / "m.grist", segments=2)
+    with pytest.raises(UsageError, match="accuracy"):
+        gristmill.fit(table, target="species", metric="acuracy", out=tmp_path / "m.grist", segments=2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["iris.csv"]
