@@ -82,9 +82,12 @@ def test_a_killed_worker_costs_its_own_segment_only(tmp_path: Path) -> None:
 @posix
 def test_an_overrun_of_the_cap_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with executor(tmp_path) as found:
-        found.submit(segment("first"))
-        collect(found, 1)
         worker = found._workers[0]
+        found.submit(segment("first", sleep=0.2, cap_s=0.1))
+        while not worker._running:
+            found.wait(found.clock.now() + 0.02)
+        assert worker.kill_at - found.clock.now() > 15.0, "a new process may still import"
+        collect(found, 1)
         found.submit(segment("hangs", sleep=60.0, cap_s=0.1))
         while not worker._running:
             found.wait(found.clock.now() + 0.02)

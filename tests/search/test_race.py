@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from gristmill.search.race import RaceSettings
-from gristmill.segment import Outcome, Resources, Segment
+from gristmill.search.study import Study
+from gristmill.segment import Learner, Outcome, Resources, Segment
 
-from .simulation import PORTFOLIO, answer, done, drive, run, study
+from .simulation import PORTFOLIO, SPACE, answer, done, drive, learner, run, study
 
 SLOT = (Resources(),)
 NETS: tuple[tuple[dict[str, Any], str], ...] = tuple(
@@ -165,22 +167,49 @@ def test_what_is_too_slow_even_then_is_refused_with_a_reason() -> None:
     assert line.seq is not None
 
 
-def test_the_expensive_is_shrunk_or_refused_but_the_first_two_never() -> None:
-    wide = tuple(({"family": "net", "net.width": w}, "all") for w in (64, 63, 62, 61))
-    found = study(portfolio=wide)
-    left = 20.0  # at 64 wide 8,000 rows take 9 s, 2,666 take 3.7 s; 15 % are 3 s
-    segments = [found.ask(left=left, slots=(Resources(),) * 4) for _ in range(4)]
-    assert [s.to_rows for s in segments if s is not None] == [8000, 8000, 888, 888]
-    found = study(portfolio=wide)
-    drive(found, seconds=8.0)
-    assert [t.state for t in found.trials if t.source == "portfolio"][2:] == ["refused", "refused"]
-    assert "more than 15% of the " in found.trials[-1].reason
+def wide(*widths: int) -> tuple[tuple[dict[str, Any], str], ...]:
+    return tuple(({"family": "net", "net.width": w}, "all") for w in widths)
+
+
+def test_the_first_two_with_real_work_may_take_most_of_the_time_later_ones_are_shrunk() -> None:
+    found = study(portfolio=wide(64, 63, 62, 61))
+    segments = [found.ask(left=40.0, slots=(Resources(),) * 4) for _ in range(4)]
+    assert [s.to_rows for s in segments if s is not None] == [8000, 8000, 2666, 2666]
+
+
+def test_what_is_too_expensive_is_refused_with_a_reason() -> None:
+    found = study(portfolio=wide(64, 63, 62, 61))
+    drive(found, seconds=6.0)
+    refused = [t for t in found.trials if t.state == "refused"]
+    assert refused
+    assert "s may go into it" in refused[-1].reason
+
+
+def test_fewer_rows_are_no_way_in_when_starting_is_the_price() -> None:
+    def slow_start(config: Any) -> Any:
+        return replace(learner(config), fixed_s=30.0)
+
+    found = Study(space=SPACE, learner=slow_start, portfolio=NETS, settings=study().settings)
+    segments = [found.ask(left=100.0, slots=(Resources(),) * 4) for _ in range(3)]
+    assert [s.to_rows for s in segments if s is not None] == [8000, 8000]
+
+
+def test_a_floor_is_not_the_something_that_must_come_of_every_run() -> None:
+    def floor(config: Any) -> Any:
+        if config["family"] == "fit":
+            return Learner(resumable=False, seconds_per_row=1e-6, fixed_s=0.5, rows=8000)
+        return learner(config)
+
+    plan = (*PORTFOLIO[:1], *wide(64, 63))
+    found = Study(space=SPACE, learner=floor, portfolio=plan, settings=study().settings)
+    segments = [found.ask(left=20.0, slots=(Resources(),) * 4) for _ in range(3)]
+    assert [s.to_rows for s in segments if s is not None and s.kind == "train"] == [8000, 8000]
 
 
 def test_a_refusal_falls_when_the_run_is_extended() -> None:
-    wide = tuple(({"family": "net", "net.width": w}, "all") for w in (64, 63, 62, 61))
-    found = study(portfolio=wide)
-    drive(found, seconds=8.0)
+    found = study(portfolio=wide(64, 63, 62, 61))
+    drive(found, seconds=6.0)
+    assert [t for t in found.trials if t.state == "refused"]
     drive(found, seconds=300.0)
     assert not [t for t in found.trials if t.state == "refused"]
 

@@ -82,6 +82,14 @@ class Candidate:
         """A trunk that can go on."""
         return self.checkpoint is not None and self.running is None and not self.stopped
 
+    @property
+    def works(self) -> bool:
+        """Whether its nominal work takes any time beside starting."""
+        learner = self.learner
+        return (
+            learner.resumable or learner.parent is not None or learner.seconds_per_row * learner.rows > 0.02
+        )
+
     def at(self, rows: int) -> tuple[float, float] | None:
         """Score and noise at a rung, if it has been there as a whole."""
         return next(((s, n) for r, s, n in self.points if r == rows), None)
@@ -174,6 +182,8 @@ class Ledger:
         self.horizon = 0.0
         self.last_left = 0.0
         self.entry_cost = 0.0
+        self.worked = 0
+        """Candidates that entered with more to do than a floor (the majority class, the mean)."""
         self.best_score = float("-inf")
         self._failures: dict[str, tuple[str, int]] = {}
 
@@ -250,6 +260,7 @@ class Ledger:
         self.candidates.append(candidate)
         self.by_key[candidate.key] = candidate
         self.refused.pop(candidate.key, None)
+        self.worked += candidate.works
         if candidate.source == "portfolio":
             self.entry_cost += float(data["cost"])
 

@@ -4,7 +4,7 @@ Rungs are absolute numbers of training rows (base, 3 base, 9 base, ...), so more
 Trunks are compared within a rung only. In order of preference a free slot gets
 
 1. the own segment of a configuration whose features are ready, or that enters again with fewer rows;
-2. the next of the portfolio, in its order, while it has used less than a third of the search time;
+2. the next of the portfolio, in its order, while it has used less than 30 % of the time;
 3. the promotion of a trunk among the best third of its rung, or the cooldown of one that is among the
    best two and as far as its time allows;
 4. the rest of the portfolio; 5. a proposal of the sampler.
@@ -34,7 +34,11 @@ _SHRINKS = 2  # rungs below the base at which an expensive configuration may ent
 _SAFETY = 1.1  # a predicted time is trusted with this margin
 _TRIES = 12  # proposals looked at before a slot is left idle
 _LOOKED_AT = 8  # waiting trunks of a rung that are weighed for one decision
-_FIRST = 2  # entries of the portfolio that no cost can keep out: something must come of every run
+_FIRST = 2  # entries with real work that may take most of the time: something must come of every run
+_FIRST_SHARE = 0.6
+_SMALL_S = 4.0  # what takes no longer than this may enter a short run, too, up to
+_SMALL_SHARE = 0.35
+_SHRINK_PAYS = 0.7  # fewer rows are only taken for a price lower by this factor: starting costs the same
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +176,7 @@ class Race:
         tried = min(candidate.tried, default=self._base)
         for rows in reversed([r for r in self._ladder if r < tried]):
             step = self._first(ledger, candidate, left, rows)
-            if step.cost <= max(0.2 * left, 0.0):
+            if step.cost <= max(0.2 * left, self._entry_limit(left, exempt=False)):
                 return step
         cost = self._first(ledger, candidate, left, tried).cost
         return Refusal(
@@ -181,8 +185,8 @@ class Race:
 
     def _planned(self, ledger: Ledger, left: float, workers: int, within: float) -> Iterator[Step | Refusal]:
         budget = within * (ledger.horizon or left) * (workers if self._timed else 1)
-        for index, (config, view) in enumerate(self._portfolio):
-            exempt = index < _FIRST
+        exempt = ledger.worked < _FIRST
+        for config, view in self._portfolio:
             if not exempt and ledger.entry_cost >= budget:
                 return
             key = ledger.key(config, view)
@@ -256,7 +260,6 @@ class Race:
     ) -> Step | Refusal | None:
         """Its first segment, with fewer rows where it is too expensive (portfolio only), else a refusal;
         None when not enough counted segments are left."""
-        limit = 0.6 * left if exempt else self._settings.entry_share * left
         rows = self._base if candidate.learner.resumable else candidate.learner.rows
         steps = [self._first(ledger, candidate, left, rows)]
         if candidate.learner.resumable and self._timed and candidate.source == "portfolio":
@@ -264,16 +267,21 @@ class Race:
             steps += [self._first(ledger, candidate, left, r) for r in reversed(below)]
         if not self._timed:
             return steps[0] if left >= self._whole_entry(ledger, candidate, steps[0]) else None
+        limit = self._entry_limit(left, exempt)
+        last = float("inf")
         for step in steps:
-            if self._whole_entry(ledger, candidate, step) <= limit:
+            needed = self._whole_entry(ledger, candidate, step)
+            if needed <= limit and needed <= _SHRINK_PAYS * last:
                 return step
-        if exempt and self._fits(0.0 if candidate.learner.resumable else steps[-1].cost, left):
-            return steps[-1]
-        needed, share = self._whole_entry(ledger, candidate, steps[-1]), self._settings.entry_share
-        reason = (
-            f"its first segment would take {needed:.1f} s, more than {share:.0%} of the {left:.1f} s left"
-        )
+            last = min(last, needed)
+        reason = f"its first score would take {last:.1f} s; of the {left:.1f} s left {limit:.1f} s may go into it"
         return Refusal(candidate=candidate, reason=reason)
+
+    def _entry_limit(self, left: float, exempt: bool) -> float:
+        """Seconds that may go into the way to a first score."""
+        if exempt:
+            return _FIRST_SHARE * left
+        return max(self._settings.entry_share * left, min(_SMALL_S, _SMALL_SHARE * left))
 
     def _whole_entry(self, ledger: Ledger, candidate: Candidate, step: Step) -> float:
         """Cost until it has its first score."""
@@ -444,7 +452,7 @@ class Race:
             return float("inf")
         if kind == "cooldown":
             return max(0.5, left)
-        room = max(3.0 * cost, (0.3 if first else 0.15) * left)
+        room = max(3.0 * cost, (0.3 if first else 0.15) * left, min(10.0, 0.7 * left))
         return max(0.5, min(room, left - reserve))
 
 

@@ -26,6 +26,7 @@ from gristmill.search.executors.log import BoundedLog
 from gristmill.segment import Outcome, Resources, Segment
 
 _STARTUP_S = 120.0  # importing torch on a loaded machine has taken 30 s
+_IMPORTS_S = 15.0  # the first segment of a process may still import what it needs
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _FRUITLESS = 3  # workers in a row that died before they were ready: the next one would, too
 
@@ -177,6 +178,7 @@ class _Worker:
         self.kill_at = float("inf")
         self._began = 0.0
         self._running = False
+        self._served = False
 
     # life
 
@@ -224,7 +226,7 @@ class _Worker:
         if "began" in message.content:
             self._begin(now)
             return None
-        self.segment, self.kill_at = None, float("inf")
+        self.segment, self.kill_at, self._served = None, float("inf"), True
         return Outcome.from_json(message.content["outcome"])
 
     def overrun(self, now: float) -> Outcome | None:
@@ -247,7 +249,7 @@ class _Worker:
         assert self.segment is not None
         cap = self.segment.cap_s
         self._began, self._running = now, True
-        self.kill_at = now + cap + max(5.0, 0.2 * cap)
+        self.kill_at = now + cap + max(5.0, 0.2 * cap) + (0.0 if self._served else _IMPORTS_S)
 
     def _died(self, now: float) -> Outcome | None:
         assert self._process is not None
@@ -277,7 +279,7 @@ class _Worker:
     # process
 
     def _spawn(self) -> None:
-        self.ready = self._running = False
+        self.ready = self._running = self._served = False
         # -P: a file of the user's folder called queue.py must not be taken for the library's
         command = [sys.executable, "-P", "-m", "gristmill.search.executors.worker", self._function]
         flags: dict[str, Any] = {"start_new_session": True}
