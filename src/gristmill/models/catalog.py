@@ -171,7 +171,9 @@ def _ordered(*options: Value) -> Choice:
 
 def _features_of(config: Config) -> dict[str, Any]:
     get = family("features").get
-    return {"backbone": get(config, "backbone"), "resolution": get(config, "resolution")}
+    backbone = get(config, "backbone")
+    name = "lite0-layers" if backbone == "lite0" and get(config, "pool") == "layers" else backbone
+    return {"backbone": name, "resolution": get(config, "resolution")}
 
 
 def _build_convstack(config: Config, task: Task, shape: Shape | None = None) -> nn.Module:
@@ -242,11 +244,19 @@ _CATALOG: tuple[Family, ...] = (
         learner="one-shot",
         role="model",
         title="a linear model on the features of a frozen picture network",
-        parameters=_parameters(
-            "features",
-            backbone=(Choice(options=("hog", "lite0")), "lite0"),
-            resolution=(_ordered(32, 64, 96, 128, 160, 224), 128),
-            strength=(_STRENGTHS, "auto"),
+        parameters=(
+            *_parameters(
+                "features",
+                backbone=(Choice(options=("hog", "lite0")), "lite0"),
+                resolution=(_ordered(32, 64, 96, 128, 160, 224), 128),
+                strength=(_STRENGTHS, "auto"),
+            ),
+            Parameter(
+                name="features.pool",
+                domain=Choice(options=("layers", "last")),
+                default="layers",
+                when=("features.backbone", ("lite0",)),
+            ),
         ),
         tiny={"family": "features", "features.backbone": "hog", "features.resolution": 32},
         weights=_LITE0_NOTE,
