@@ -69,6 +69,16 @@ def test_a_bad_input_stops_nothing(made: Mapping[str, Path], tmp_path: Path) -> 
     json.dumps([p.to_json() for p in found], allow_nan=False)
 
 
+def test_formats_of_training_data_are_read_from_files_but_not_when_sent(
+    made: Mapping[str, Path], tmp_path: Path
+) -> None:
+    model = runtime.load(made["pictures"], threads=1)
+    for ending in ("gif", "tiff"):
+        path = tmp_path / f"a.{ending}"
+        Image.fromarray(flat(RED)).save(path)
+        assert [p.label for p in model.predict([path, path.read_bytes()])] == ["red", None]
+
+
 def test_a_folder_is_its_pictures_and_a_csv_its_rows(made: Mapping[str, Path], tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     (folder / "deeper").mkdir(parents=True)

@@ -31,15 +31,16 @@ MIB = 2**20
 class Limits:
     """What one server takes on.
 
-    `body`, `json_body`: bytes of a request. `pictures`, `rows`: of one request. `waiting`: requests that may
-    wait per worker. `workers`: requests computed at once, None: one per core. `seconds`: longest answer; also
-    the longest that a client may take to send its body.
+    `body`, `json_body`: bytes of a request. `pictures`, `rows`: of one request. `megapixels`: of one picture.
+    `waiting`: requests that may wait per worker. `workers`: requests computed at once, None: one per core.
+    `seconds`: longest answer; also the longest that a client may take to send its body.
     """
 
     body: int = 10 * MIB
     json_body: int = MIB
     pictures: int = 64
     rows: int = 10_000
+    megapixels: int = 50
     waiting: int = 8
     workers: int | None = None
     seconds: float = 30.0

@@ -17,7 +17,7 @@ from gristmill.data.delimited import SHEET_ENDINGS, read_sheet
 from gristmill.errors import GristmillError
 from gristmill.task import Task
 
-PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".jpe", ".jfif")
+PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".jpe", ".jfif", ".gif", ".tif", ".tiff")
 PATH_COLUMNS = ("path", "file", "file_name", "filename", "image", "image_path", "picture")
 
 

@@ -91,7 +91,13 @@ class Runner:
         return self._one(arrays, "features")
 
     def _one(self, arrays: Mapping[str, Array], output: str) -> Array:
-        (found,) = self._session.run([output], dict(arrays))
+        try:
+            (found,) = self._session.run([output], dict(arrays))
+        except Exception as error:
+            raise VerificationError(
+                "A model must run on what its preprocessing gives it.",
+                got=f"{self.member.file}: {str(error).splitlines()[0][:160]}",
+            ) from None
         return np.asarray(found, np.float32)
 
     @property
@@ -112,15 +118,18 @@ class Runner:
             raise refused(
                 f"{file} has outputs of shape {output.shape}; the target has {width} labels or values"
             )
-        wanted = {k: tuple(v.shape[1:]) for k, v in self._inputs.items()}
+        wanted = {k: (v.type, *v.shape[1:]) for k, v in self._inputs.items()}
         if self.picture is not None:
             p = self.picture
-            fits = list(wanted.values()) == [(p.size, p.size, p.channels)]
+            fits = list(wanted.values()) == [("tensor(uint8)", p.size, p.size, p.channels)]
         elif self.encoder is not None:
-            widths = {"numbers": (len(self.encoder.columns),), "codes": (len(self.encoder.cardinalities),)}
-            fits = bool(wanted) and all(widths.get(k) == v for k, v in wanted.items())
+            given = {
+                "numbers": ("tensor(float)", len(self.encoder.columns)),
+                "codes": ("tensor(int64)", len(self.encoder.cardinalities)),
+            }
+            fits = bool(wanted) and all(given.get(k) == v for k, v in wanted.items())
         else:
-            fits = list(wanted.values()) == [(1,)]
+            fits = list(wanted.values()) == [("tensor(uint8)", 1)]
         if not fits:
             raise refused(f"{file} reads {wanted}, which its preprocessing does not give")
 

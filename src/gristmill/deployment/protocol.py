@@ -12,12 +12,14 @@ import base64
 import binascii
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from gristmill.data.image import PictureError, header
 from gristmill.deployment.guard import Limits, RequestError
 from gristmill.deployment.prediction import Prediction
 from gristmill.deployment.runtime import Model
@@ -62,6 +64,21 @@ def _from_base64(text: Any) -> bytes:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, TypeError, ValueError):
         raise RequestError(400, "a picture in JSON must be the base64 of its file") from None
+
+
+def check_sizes(inputs: Sequence[Any], limits: Limits) -> None:
+    """Look at the headers of pictures before any of them is decoded.
+
+    Raises:
+        RequestError: 413 for one with too many pixels. What is no picture is left to the model to report.
+    """
+    for one in inputs:
+        if isinstance(one, bytes):
+            with suppress(PictureError):
+                head = header(one)
+                if head.width * head.height > limits.megapixels * 1_000_000:
+                    sides = f"{head.width} x {head.height}"
+                    raise RequestError(413, f"a picture may have {limits.megapixels} megapixels; got {sides}")
 
 
 async def form_files(data: bytes, headers: Headers, limits: Limits) -> list[tuple[str, bytes]]:

@@ -279,6 +279,8 @@ def _decoded(
     if item.picture is None:
         return [], "there is no picture"
     try:
-        return [decode(item.picture, longest=s, channels=c).pixels for s, c in wanted], None
+        # The user's own files are read as in training (GIF and TIFF too); bytes that were sent are not.
+        own = isinstance(item.picture, os.PathLike)
+        return [decode(item.picture, longest=s, channels=c, importing=own).pixels for s, c in wanted], None
     except PictureError as refusal:
         return [], refusal.reason

@@ -127,6 +127,7 @@ class Service:
         """
         if not self.ready:
             raise RequestError(503, "the server is shutting down", {"Retry-After": "5"})
+        protocol.check_sizes(inputs, self.limits)
         before = time.perf_counter()
         try:
             found = await self.queue.run(lambda: self.model.predict(inputs))
