@@ -10,9 +10,10 @@ The objective is the weighted mean loss plus strength / 2 * |W|^2 on standardise
 ladder from strong to weak, each rung warm-started from the last, and keeps the strength with the lowest
 loss on inner hold-out rows (taken from the training rows given), then fits all rows with it.
 
-Measured on one AVX2 core (float32, equal accuracy): this L-BFGS with weights kept as (K, d) takes a third
-to a fifth of the time of scikit-learn's LogisticRegression; the other layout (d, K) is six times slower,
-because a matrix product with a skinny right side does not use the cache well.
+Measured on one AVX2 core, float32, equal accuracy, one strength: 8,000 x 1,280 x 10 rows, columns, classes in
+0.3-2 s against 4-8 s of scikit-learn's LogisticRegression; 1,600 x 1,280 x 6 in 0.1-0.3 s against 0.8-1.6 s;
+the whole ladder in 3 s and 1.3 s. Keeping the weights as (K, d) is the point: products with a skinny right
+side (d, K) are six times slower. A preconditioner from the covariance saved no step.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +40,9 @@ SMALL = 2000
 """Below this many rows the hold-out is repeated over FOLDS disjoint parts: one part would be too noisy."""
 
 FOLDS = 4
+WIDE = 512
+"""Columns above which ridge regression sums its products in float32: twice as fast, exact enough."""
+
 STD_FLOOR = 0.1
 """Columns with a standard deviation below this share of the median one are not blown up to one."""
 
@@ -121,6 +126,22 @@ class _Rows:
         i = torch.from_numpy(rows)
         return _Rows(x=self.x[i], y=self.y[i], weights=self.weights[i], mean=self.mean, scale=self.scale)
 
+    @cached_property
+    def second_moments(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Weighted covariance (d, d), x with y (d, 1), mean of x (d,), mean of y (1,), in float64: all that
+        ridge regression needs, once for the whole ladder. Wide columns are multiplied in float32 first."""
+        import torch
+
+        share = (self.weights / self.weights.sum())[:, None]
+        mean_x, mean_y = (share * self.x).sum(0), (share * self.y).sum(0)
+        root = share.sqrt()
+        x, y = (self.x - mean_x) * root, (self.y - mean_y) * root
+        if x.shape[1] <= WIDE:
+            x, y = x.double(), y.double()
+        gram, moment = (x.T @ x).double(), (x.T @ y).double()
+        jitter = 1e-7 * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
+        return gram + jitter, moment, mean_x.double(), mean_y.double()
+
     def unfolded(self, solution: torch.Tensor, strength: float) -> dict[str, np.ndarray]:
         """The solution (K, d + 1) on standardised columns as a state on the original ones."""
         w = solution.numpy().astype(np.float64)
@@ -136,7 +157,7 @@ def _standardisation(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean, std = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
     varying = std > 1e-7
     floor = STD_FLOOR * float(np.median(std[varying])) if varying.any() else 1.0
-    scale = np.where(varying, 1.0 / np.maximum(std, floor), 0.0)
+    scale = np.where(varying, 1.0 / np.maximum(np.maximum(std, floor), 1e-7), 0.0)
     return mean.astype(np.float32), scale.astype(np.float32)
 
 
@@ -240,12 +261,9 @@ def _ridge(rows: _Rows, strength: float, start: torch.Tensor | None, end: float)
     """Weighted ridge regression in closed form, float64; (1, d + 1), the last column is the bias."""
     import torch
 
-    x, y = rows.x.double(), rows.y.double()
-    share = (rows.weights / rows.weights.sum()).double()[:, None]
-    mean_x, mean_y = (share * x).sum(0), (share * y).sum(0)
-    centred = (x - mean_x) * share.sqrt()
-    gram = centred.T @ centred + strength * torch.eye(x.shape[1], dtype=torch.float64)
-    w = torch.linalg.solve(gram, centred.T @ ((y - mean_y) * share.sqrt()))  # (d, 1)
+    gram, moment, mean_x, mean_y = rows.second_moments
+    penalty = strength * torch.eye(len(gram), dtype=torch.float64)
+    w = torch.cholesky_solve(moment, torch.linalg.cholesky(gram + penalty))  # (d, 1)
     return torch.cat([w.T, (mean_y - mean_x @ w)[:, None]], 1)
 
 

@@ -35,6 +35,9 @@ MAX_ITERATIONS = 1500
 MAX_TREES = 6000
 """Over all classes; bounds the bundle's size and the prediction time."""
 
+ABSENT = -10.0
+"""Logit of a class without a training row: hardly ever."""
+
 PATIENCE = 20
 """Iterations without a gain on the inner hold-out after which boosting ends."""
 
@@ -57,12 +60,14 @@ def fit(
     """
     from threadpoolctl import threadpool_limits
 
-    model = _boosted(task, config, seed, len(x))
     every = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
     present = None
     if task.target.task != "regression":
         every = class_weights(y, every, task)
         present = np.unique(y)
+        if len(present) == 1:
+            return _only(int(present[0]), task.target.outputs)
+    model = _boosted(task, config, seed, len(x))
     with threadpool_limits(threads):
         _boost(model, np.asarray(x, np.float32), y, every, seconds, _iteration_limit(task))
     return _flattened(model, task.target.outputs, present)
@@ -169,6 +174,16 @@ def _flattened(model: Any, outputs: int, present: np.ndarray | None) -> dict[str
     }
 
 
+def _only(label: int, outputs: int) -> dict[str, np.ndarray]:
+    """The state of rows that all have one label: a single leaf that adds nothing."""
+    none, flag = np.zeros(1, np.int32), np.zeros(1, np.uint8)
+    real = {"threshold": np.zeros(1, np.float32), "value": np.zeros(1, np.float32)}
+    baseline = np.where(np.arange(outputs) == label, 0.0, ABSENT).astype(np.float32)
+    flags = {"missing_left": flag, "leaf": np.ones(1, np.uint8)}
+    tree = {"offsets": np.array([0, 1], np.int32), "tree_class": np.array([label], np.int32)}
+    return {"feature": none, "left": none, "right": none, **real, **flags, **tree, "baseline": baseline}
+
+
 def _best_iteration(model: Any) -> int:
     scores = model.validation_score_  # one per iteration, after the one of the baseline alone
     return max(1, int(np.argmax(scores))) if len(scores) > 1 else int(model.n_iter_)
@@ -178,13 +193,11 @@ def _columns(outputs: int, present: np.ndarray | None) -> list[int]:
     """The output that the k-th tree of an iteration adds to; classes without a row have no tree."""
     if present is None:
         return [0]
-    if len(present) == 1:
-        return [int(present[0])]
     return [int(c) for c in present] if len(present) > 2 else [int(present[1])]
 
 
 def _baseline(model: Any, outputs: int, columns: list[int]) -> np.ndarray:
-    baseline = np.full(outputs, -10.0 if outputs > 2 else 0.0)  # a class without a row: hardly ever
+    baseline = np.full(outputs, ABSENT if outputs > 2 else 0.0)
     if outputs > 2 and len(columns) == 1:
         baseline[model.classes_.astype(int)] = 0.0
     baseline[columns] = np.ravel(model._baseline_prediction)
