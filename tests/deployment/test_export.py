@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from gristmill.deployment import export as exporting
 from gristmill.deployment.export import Graph, export, output_name, write_member, write_network
+from gristmill.deployment.screen import screen
 from gristmill.errors import UsageError
 from gristmill.models import catalog
 from gristmill.task import InputSpec, Target, Task
@@ -49,6 +50,8 @@ def table_task(numbers: int, categories: int, labels: int = 3) -> Task:
 
 
 def session(path: Path) -> Any:
+    """The model, as a bundle would open it: what we write must pass our own screening."""
+    screen(path.read_bytes())
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -277,7 +280,8 @@ def test_features_and_head_are_one_model(backbone: str, tmp_path: Path) -> None:
 
     config = {"family": "features", "features.backbone": backbone, "features.resolution": 32}
     pixels = RNG.integers(0, 256, (4, 32, 32, 3), np.uint8)
-    (wanted,) = extract(backbone_onnx(backbone, 32, 3), [pixels], 1)
+    chosen = catalog.family("features").features(config) or {}
+    (wanted,) = extract(backbone_onnx(chosen["backbone"], 32, 3), [pixels], 1)
     width = wanted.shape[1]
     state = {
         "weight": RNG.normal(size=(3, width)).astype(np.float32),
