@@ -154,7 +154,7 @@ def _convstack(given: Mapping[str, Any], rows: int) -> Recipe:
         momentum=0.9,
         weight_decay=given["convstack.decay"],
         warmup_rows=16 * batch,
-        smoothing=given["train.smoothing"],
+        smoothing=given["convstack.smoothing"],
     )
 
 
@@ -170,7 +170,7 @@ def _mbconv(given: Mapping[str, Any], config: Mapping[str, Any], rows: int, side
         vector_rate=rate,
         weight_decay=0.02,
         warmup_rows=16 * batch,
-        smoothing=given["train.smoothing"],
+        smoothing=given["mbconv.smoothing"],
         freeze_norm=pretrained and given["mbconv.norm"] == "frozen",
         probe_rows=_probe_rows(side) if pretrained else 0,
     )
@@ -187,7 +187,8 @@ def _mlp(given: Mapping[str, Any], rows: int) -> Recipe:
         vector_rate=rate,
         weight_decay=given["mlp.decay"],
         warmup_rows=16 * batch,
-        smoothing=0.0 if given["train.smoothing"] < 0.15 else given["train.smoothing"],
+        smoothing=given["mlp.smoothing"],
+        numbers=given["mlp.scaling"],
         evaluation_batch=4096,
     )
 
@@ -245,14 +246,17 @@ _PARAMETERS: tuple[Parameter, ...] = (
     _own("convstack", "rate", Float(low=0.01, high=0.3, log=True), 0.06),
     _own("convstack", "batch", _ordered(32, 64, 128, 256), 128),
     _own("convstack", "decay", _ordered(0.0, 1e-4, 1e-3), 1e-4),
+    _own("convstack", "smoothing", _ordered(0.0, 0.1, 0.2), 0.1),
     _own("mbconv", "rate", Float(low=3e-5, high=3e-3, log=True), 3e-4),
     _own("mbconv", "head_factor", _ordered(1.0, 3.0, 10.0), 3.0),
     _own("mbconv", "batch", _ordered(16, 32, 64), 32),
     _own("mbconv", "norm", Choice(options=("live", "frozen")), "frozen"),
+    _own("mbconv", "smoothing", _ordered(0.0, 0.1, 0.2), 0.1),
     _own("mlp", "rate", Float(low=3e-4, high=1e-2, log=True), 2e-3),
     _own("mlp", "batch", _ordered(64, 128, 256, 512), 256),
     _own("mlp", "decay", _ordered(0.0, 0.01, 0.1), 0.01),
-    _shared(NETWORKS, "train.smoothing", _ordered(0.0, 0.1, 0.2), 0.1),
+    _own("mlp", "smoothing", _ordered(0.0, 0.1, 0.2), 0.0),
+    _own("mlp", "scaling", Choice(options=("standard", "quantile")), "quantile"),
     _shared(NETWORKS, "train.balance", Choice(options=("auto", "none", "loss", "sampling")), "auto"),
     _shared(NETWORKS, "train.loss", Choice(options=("auto", "huber", "mse")), "auto"),
     _shared(IMAGE_NETWORKS, "aug.flip", Choice(options=("off", "on")), "off"),
