@@ -30,7 +30,16 @@ def test_own_speed_wins_then_the_family_then_the_machine() -> None:
     model.learn("known", "net", *train(1000, 7.0, per_row=4e-3), LEARNER)
     assert ask(model, "known") == pytest.approx(7.0)
     assert ask(model, "new") == pytest.approx(7.0)
-    assert ask(model, "new", "other") == pytest.approx(4.0 + 2.0 * 3.0), "a slow start is believed less"
+    assert ask(model, "new", "other") == pytest.approx(2.0 + 2.0), "another family is believed up to two-fold"
+
+
+def test_the_imports_of_a_first_segment_are_soon_forgotten() -> None:
+    model = CostModel()
+    model.learn("k", "net", *train(1000, 11.0, per_row=1e-3), LEARNER)
+    model.learn("k", "net", *train(1000, 1.5, per_row=1e-3), LEARNER)
+    assert ask(model, "k") == pytest.approx(1.5)
+    model.learn("k", "net", *train(1000, 2.5, per_row=1e-3), LEARNER)
+    assert ask(model, "k") == pytest.approx(2.0)
 
 
 def test_learns_from_whole_seconds_when_nothing_was_measured_inside() -> None:

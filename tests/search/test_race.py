@@ -8,6 +8,7 @@ import pytest
 from gristmill.search.race import RaceSettings
 from gristmill.search.study import Study
 from gristmill.segment import Learner, Outcome, Resources, Segment
+from gristmill.space import Choice, Parameter, Space
 
 from .simulation import PORTFOLIO, SPACE, answer, done, drive, learner, run, study
 
@@ -182,7 +183,7 @@ def test_what_is_too_expensive_is_refused_with_a_reason() -> None:
     drive(found, seconds=6.0)
     refused = [t for t in found.trials if t.state == "refused"]
     assert refused
-    assert "s may go into it" in refused[-1].reason
+    assert "it may take" in refused[-1].reason
 
 
 def test_fewer_rows_are_no_way_in_when_starting_is_the_price() -> None:
@@ -204,6 +205,27 @@ def test_a_floor_is_not_the_something_that_must_come_of_every_run() -> None:
     found = Study(space=SPACE, learner=floor, portfolio=plan, settings=study().settings)
     segments = [found.ask(left=20.0, slots=(Resources(),) * 4) for _ in range(3)]
     assert [s.to_rows for s in segments if s is not None and s.kind == "train"] == [8000, 8000]
+
+
+def test_no_new_trunk_of_a_family_that_is_far_behind() -> None:
+    def behind(segment: Segment) -> tuple[Outcome, float]:
+        outcome, seconds = answer(segment)
+        return (done(segment, -0.5, 6e-4), seconds) if segment.kind == "train" else (outcome, seconds)
+
+    found = study()
+    drive(found, seconds=60, answer=behind)
+    assert {t.family for t in found.trials if t.source == "proposal"} == {"fit"}
+
+
+def test_a_family_without_choices_is_not_proposed() -> None:
+    space = Space(parameters=(Parameter(name="family", domain=Choice(options=("a", "b")), default="a"),))
+    found = Study(
+        space=space,
+        learner=lambda config: Learner(resumable=False, rows=100),
+        portfolio=[({"family": "a"}, "all")],
+        settings=study().settings,
+    )
+    assert len(drive(found, seconds=150, answer=lambda s: (done(s, 0.5), 1.0))) == 1
 
 
 def test_a_refusal_falls_when_the_run_is_extended() -> None:

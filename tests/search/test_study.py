@@ -289,7 +289,7 @@ def test_every_course_of_events_is_legal_and_repeatable(
     asked = drive(found, seconds=seconds, workers=workers, answer=world(events))
     told.update(found.outcomes)
     ids = [s.id for s in asked]
-    lost = [line.data["id"] for line in found._journal.lines if line.kind == "lost"]
+    lost = [line.data["id"] for line in found._journal.lines if line.kind == "retry"]
     assert len(ids) == len(set(ids)) + len(lost), "each is asked once, and once more when it was lost"
     for segment in asked:
         assert 0 < segment.cap_s <= max(0.5, seconds)

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from gristmill.segment import Learner, Outcome, Segment
 
 _RECENT = 0.5  # weight of the newest observation: machines get busy and free again within a run
-_BOUND = math.log(50.0)  # a correction beyond this is a fault of the estimate, not of the machine
+_BOUND = math.log(50.0)  # a correction beyond this is a fault of the measurement
+_SHARED = math.log(2.0)  # what one family may say of another: an odd estimate of one is not a slow machine
 
 
 @dataclass
@@ -26,10 +27,7 @@ class CostModel:
     def seconds(self, key: str, group: str, rows: int, *, per_row: float, fixed_s: float) -> float:
         """Predicted seconds of a segment over `rows` rows; `key` names its configuration."""
         rate = self._own.get(key, per_row * math.exp(self._correction(group)))
-        slower = min(
-            3.0, math.exp(max(0.0, self._correction(group)))
-        )  # a wrong rate need not be a slow start
-        return rate * rows + self._fixed.get(group, fixed_s * slower)
+        return rate * rows + self._fixed.get(group, fixed_s)
 
     def learn(self, key: str, group: str, segment: Segment, outcome: Outcome, learner: Learner) -> None:
         """Take in a finished or cut segment (one that failed says nothing about cost)."""
@@ -46,14 +44,22 @@ class CostModel:
                 self._blend(self._rates, group, min(_BOUND, max(-_BOUND, math.log(measured / nominal))))
         startup = _positive(outcome.facts.get("startup_s"))
         if rows > 0 and measured is not None:
-            self._blend(self._fixed, group, max(0.0, outcome.seconds - measured * rows))
+            self._settle(group, max(0.0, outcome.seconds - measured * rows))
         elif startup is not None and group not in self._fixed:
             self._fixed[group] = max(startup, learner.fixed_s)
 
     def _correction(self, group: str) -> float:
         if group in self._rates:
             return self._rates[group]
-        return sum(self._rates.values()) / len(self._rates) if self._rates else 0.0
+        mean = sum(self._rates.values()) / len(self._rates) if self._rates else 0.0
+        return min(_SHARED, max(-_SHARED, mean))
+
+    def _settle(self, group: str, fixed: float) -> None:
+        """The first segment of a process imports torch, the later ones do not: lower values count at once."""
+        if fixed < self._fixed.get(group, math.inf):
+            self._fixed[group] = fixed
+        else:
+            self._blend(self._fixed, group, fixed)
 
     @staticmethod
     def _blend(table: dict[str, float], group: str, value: float) -> None:

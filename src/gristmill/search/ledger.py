@@ -173,6 +173,8 @@ class Ledger:
         self.open: dict[str, Segment] = {}
         self.outcomes: dict[str, Outcome] = {}
         self.rungs: dict[int, Rung] = {}
+        self.shown: dict[str, dict[int, float]] = {}
+        """The best score of each family at each rung."""
         self.refused: dict[str, tuple[float, str]] = {}
         self.dead_families: dict[str, str] = {}
         self.waiting: list[Candidate] = []
@@ -341,6 +343,8 @@ class Ledger:
         candidate.rows, candidate.checkpoint = segment.to_rows, outcome.id
         candidate.points.append((segment.to_rows, score, outcome.noise or 0.0))
         self.rungs.setdefault(segment.to_rows, Rung()).put(score, candidate.number)
+        shown = self.shown.setdefault(candidate.family, {})
+        shown[segment.to_rows] = max(score, shown.get(segment.to_rows, score))
 
     def _nothing_trained(self, candidate: Candidate) -> None:
         if candidate.checkpoint is not None:  # an established trunk stays where it is

@@ -36,6 +36,7 @@ _TRIES = 12  # proposals looked at before a slot is left idle
 _LOOKED_AT = 8  # waiting trunks of a rung that are weighed for one decision
 _FIRST = 2  # entries with real work that may take most of the time: something must come of every run
 _FIRST_SHARE = 0.6
+_ONE_SHOT_SHARE = 0.35
 _SMALL_S = 4.0  # what takes no longer than this may enter a short run, too, up to
 _SMALL_SHARE = 0.35
 _SHRINK_PAYS = 0.7  # fewer rows are only taken for a price lower by this factor: starting costs the same
@@ -232,6 +233,8 @@ class Race:
             if drawn is None:
                 return
             config = self._space.complete(drawn)
+            if set(config) <= {"family", VIEW}:
+                continue  # nothing to be chosen: a floor, which the portfolio has tried
             view = str(config.pop(VIEW))
             key = ledger.key(config, view)
             if key in ledger.by_key or key in ledger.refused:
@@ -267,20 +270,20 @@ class Race:
             steps += [self._first(ledger, candidate, left, r) for r in reversed(below)]
         if not self._timed:
             return steps[0] if left >= self._whole_entry(ledger, candidate, steps[0]) else None
-        limit = self._entry_limit(left, exempt)
+        limit = self._entry_limit(left, exempt, one_shot=not candidate.learner.resumable)
         last = float("inf")
         for step in steps:
             needed = self._whole_entry(ledger, candidate, step)
             if needed <= limit and needed <= _SHRINK_PAYS * last:
                 return step
             last = min(last, needed)
-        reason = f"its first score would take {last:.1f} s; of the {left:.1f} s left {limit:.1f} s may go into it"
+        reason = f"its first score would take {last:.1f} s, it may take {limit:.1f} of the {left:.1f} s left"
         return Refusal(candidate=candidate, reason=reason)
 
-    def _entry_limit(self, left: float, exempt: bool) -> float:
-        """Seconds that may go into the way to a first score."""
-        if exempt:
-            return _FIRST_SHARE * left
+    def _entry_limit(self, left: float, exempt: bool, one_shot: bool = False) -> float:
+        """Seconds that may go into the way to a first score, which for a one-shot learner is its last."""
+        if exempt or one_shot:
+            return (_FIRST_SHARE if exempt else _ONE_SHOT_SHARE) * left
         return max(self._settings.entry_share * left, min(_SMALL_S, _SMALL_SHARE * left))
 
     def _whole_entry(self, ledger: Ledger, candidate: Candidate, step: Step) -> float:
@@ -290,11 +293,19 @@ class Race:
         return step.cost + self._seconds(ledger, candidate, "fit", candidate.learner.rows)
 
     def _can_matter(self, ledger: Ledger, candidate: Candidate, left: float) -> bool:
-        """A new trunk is worth its first rung only while it could still be promoted and cooled down."""
-        if not candidate.learner.resumable or not self._timed:
+        """A new trunk is worth its first rung only while it could still be promoted and cooled down, and
+        while half the error that its family has shown so far would be a gain."""
+        if not candidate.learner.resumable:
             return True
-        rows = self._base * self._settings.eta
-        return self._fits(self._chain(ledger, candidate, min(rows, self._settings.max_rows)), left)
+        goal = self._goal(ledger, candidate, left)
+        shown = [x for x in ledger.shown.get(candidate.family, {}).items() if x[0] <= goal]
+        if goal <= self._base and self._timed and self._base < self._ladder[-1]:
+            return False
+        if not shown:
+            return True
+        rows, score = max(shown)
+        missing = sum(rows < rung <= goal for rung in self._ladder)
+        return 1.0 - max(0.0, 1.0 - score) * 0.5 ** (missing + 1) >= ledger.best_score
 
     def _first(self, ledger: Ledger, candidate: Candidate, left: float, rows: int) -> Step:
         learner = candidate.learner
