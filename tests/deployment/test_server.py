@@ -7,6 +7,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -23,7 +24,7 @@ from tests.deployment.conftest import TestClient
 
 from gristmill.deployment import runtime, server
 from gristmill.deployment.guard import Limits
-from gristmill.errors import UsageError
+from gristmill.errors import ResourceError, UsageError
 
 HERE = "http://127.0.0.1"
 
@@ -355,6 +356,17 @@ def test_a_token_is_needed_where_others_can_reach_it(made: Mapping[str, Path]) -
         server.serve(made["table"], host="0.0.0.0", port=0)
     with pytest.raises(UsageError, match="8 characters"):
         server.serve(made["table"], port=0, token="")
+
+
+def test_an_address_that_is_taken(made: Mapping[str, Path]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ResourceError, match="must be free"):
+        server.serve(made["table"], port=taken.getsockname()[1])
+
+
+def test_answers_are_not_held_back() -> None:
+    """Without TCP_NODELAY each answer waits 40 ms for the client's acknowledgement."""
+    with server._socket("127.0.0.1", 0) as taken:
+        assert taken.proto == socket.IPPROTO_TCP
 
 
 class Process:
