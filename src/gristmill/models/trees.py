@@ -12,8 +12,9 @@ of tree t are offsets[t]:offsets[t + 1], its root first; `tree_class` int32 (tre
 to; `baseline` float32 (K,). A row goes left when x <= threshold, or when x is NaN and missing_left. A binary
 target has two outputs; its trees add to the second, the first stays 0. Regression (K = 1) is standardised.
 
-Thresholds are rounded DOWN to float32: for float32 x, `x <= t` in float64 is then the same as in float32, so
-the exported trees decide exactly as the fitted ones.
+Columns are binned here and scikit-learn sees bin numbers: its own binning computes 254 weighted percentiles
+one by one as soon as rows have weights (26 s instead of 3 s on 13,000 x 9), and every chunk bins anew. It
+also keeps thresholds exact: a border is a float32, so float32 inputs compare the same wherever the trees run.
 """
 
 from __future__ import annotations
@@ -27,6 +28,15 @@ import numpy as np
 from gristmill.models.catalog import family
 from gristmill.models.linear import class_weights
 from gristmill.task import Task
+
+BINS = 255
+"""Most bins of a column; missing values have their own."""
+
+BINNED_ROWS = 100_000
+"""Rows that decide where the borders of the bins lie."""
+
+NEVER = np.float32(np.finfo(np.float32).max)
+"""Threshold of a split that only asks whether a value is missing."""
 
 CHUNK = 20
 """Boosting iterations between the first looks at the clock."""
@@ -67,10 +77,12 @@ def fit(
         present = np.unique(y)
         if len(present) == 1:
             return _only(int(present[0]), task.target.outputs)
+    x = np.asarray(x, np.float32)
+    borders = [_borders(column[:: max(1, len(x) // BINNED_ROWS)]) for column in x.T]
     model = _boosted(task, config, seed, len(x))
     with threadpool_limits(threads):
-        _boost(model, np.asarray(x, np.float32), y, every, seconds, _iteration_limit(task))
-    return _flattened(model, task.target.outputs, present)
+        _boost(model, _binned(x, borders), y, every, seconds, _iteration_limit(task))
+    return _flattened(model, borders, task.target.outputs, present)
 
 
 def logits(state: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
@@ -96,6 +108,23 @@ def _leaf_values(state: Mapping[str, np.ndarray], x: np.ndarray, root: int) -> n
             leaf: np.ndarray = state["value"][at]
             return leaf
         at = below
+
+
+def _borders(column: np.ndarray) -> np.ndarray:
+    """Increasing float32 borders of at most BINS bins: between the distinct values, or at quantiles."""
+    known = column[~np.isnan(column)]
+    values = np.unique(known).astype(np.float64)
+    if len(values) > BINS:
+        return np.unique(np.quantile(known, np.arange(1, BINS) / BINS, method="lower"))
+    return rounded_down((values[1:] + values[:-1]) / 2)
+
+
+def _binned(x: np.ndarray, borders: list[np.ndarray]) -> np.ndarray:
+    """Bin numbers as float32, NaN where missing: x <= borders[i] exactly when its bin is at most i."""
+    out = np.empty_like(x, order="F")
+    for j, border in enumerate(borders):
+        out[:, j] = np.where(np.isnan(x[:, j]), np.nan, np.searchsorted(border, x[:, j], side="left"))
+    return out
 
 
 def _iteration_limit(task: Task) -> int:
@@ -126,9 +155,7 @@ def _boosted(task: Task, config: Mapping[str, Any], seed: int, rows: int) -> Any
     )
 
 
-def _boost(
-    model: Any, x: np.ndarray, y: np.ndarray, weights: np.ndarray, seconds: float, limit: int
-) -> None:
+def _boost(model: Any, x: np.ndarray, y: np.ndarray, weights: np.ndarray, seconds: float, limit: int) -> None:
     """Grow `model` in chunks until it stops by itself, at `limit`, or when a chunk may not fit any more."""
     start = now = time.monotonic()
     limit = limit if model.early_stopping else min(limit, 100)
@@ -141,7 +168,7 @@ def _boost(
         grown, done = int(model.n_iter_) - done, int(model.n_iter_)
         if done < wanted or grown <= 0:
             break
-        # each start bins the rows and scores the old trees again, so chunks grow with what is there
+        # each start sorts the rows and scores the old trees again, so chunks grow with what is there
         per_iteration = (now - before) / grown
         room = (seconds - (now - start)) / (1.5 * per_iteration)
         chunk = int(min(max(CHUNK, done // 2), room))
@@ -150,7 +177,9 @@ def _boost(
         wanted = done + chunk
 
 
-def _flattened(model: Any, outputs: int, present: np.ndarray | None) -> dict[str, np.ndarray]:
+def _flattened(
+    model: Any, borders: list[np.ndarray], outputs: int, present: np.ndarray | None
+) -> dict[str, np.ndarray]:
     """The fitted trees up to the best iteration as the state of the module's docstring."""
     kept = model._predictors[: _best_iteration(model)]
     columns = _columns(outputs, present)
@@ -160,9 +189,10 @@ def _flattened(model: Any, outputs: int, present: np.ndarray | None) -> dict[str
     start = np.repeat(offsets[:-1], np.diff(offsets))
     here = np.arange(len(nodes))
     leaf = nodes["is_leaf"].astype(bool)
+    feature = np.where(leaf, 0, nodes["feature_idx"]).astype(np.int32)
     return {
-        "feature": np.where(leaf, 0, nodes["feature_idx"]).astype(np.int32),
-        "threshold": np.where(leaf, 0.0, rounded_down(nodes["num_threshold"])).astype(np.float32),
+        "feature": feature,
+        "threshold": np.where(leaf, 0.0, _thresholds(feature, nodes, borders)).astype(np.float32),
         "left": np.where(leaf, here, nodes["left"] + start).astype(np.int32),
         "right": np.where(leaf, here, nodes["right"] + start).astype(np.int32),
         "value": np.where(leaf, nodes["value"], 0.0).astype(np.float32),
@@ -172,6 +202,15 @@ def _flattened(model: Any, outputs: int, present: np.ndarray | None) -> dict[str
         "tree_class": np.array([c for _, c in trees], np.int32),
         "baseline": _baseline(model, outputs, columns),
     }
+
+
+def _thresholds(feature: np.ndarray, nodes: np.ndarray, borders: list[np.ndarray]) -> np.ndarray:
+    """The border behind each split on bin numbers: "bin <= 3.5" is "x <= borders[3]"."""
+    ends = np.cumsum([0] + [len(b) + 1 for b in borders])
+    padded = np.concatenate([np.append(b, NEVER) for b in borders]).astype(np.float32)
+    number = np.clip(np.floor(nodes["num_threshold"]), 0, np.diff(ends)[feature] - 1).astype(np.int64)
+    found: np.ndarray = padded[ends[feature] + number]
+    return found
 
 
 def _only(label: int, outputs: int) -> dict[str, np.ndarray]:
