@@ -32,7 +32,7 @@ from gristmill.space import Choice, Parameter, Space
 VIEW = "view"
 _SHRINKS = 2  # rungs below the base at which an expensive configuration may enter
 _SAFETY = 1.1  # a predicted time is trusted with this margin
-_TRIES = 12  # proposals looked at before a slot is left idle
+_TRIES = 50  # proposals looked at before a slot is left idle
 _LOOKED_AT = 8  # waiting trunks of a rung that are weighed for one decision
 _FIRST = 2  # entries with real work that may take most of the time: something must come of every run
 _FIRST_SHARE = 0.6
@@ -271,13 +271,13 @@ class Race:
         if not self._timed:
             return steps[0] if left >= self._whole_entry(ledger, candidate, steps[0]) else None
         limit = self._entry_limit(left, exempt, one_shot=not candidate.learner.resumable)
-        last = float("inf")
-        for step in steps:
-            needed = self._whole_entry(ledger, candidate, step)
-            if needed <= limit and needed <= _SHRINK_PAYS * last:
+        prices = [self._whole_entry(ledger, candidate, step) for step in steps]
+        for step, price in zip(steps, prices, strict=True):
+            if price <= limit and (step is steps[0] or price <= _SHRINK_PAYS * prices[0]):
                 return step
-            last = min(last, needed)
-        reason = f"its first score would take {last:.1f} s, it may take {limit:.1f} of the {left:.1f} s left"
+        reason = (
+            f"its first score would take {prices[0]:.1f} s, it may take {limit:.1f} of the {left:.1f} s left"
+        )
         return Refusal(candidate=candidate, reason=reason)
 
     def _entry_limit(self, left: float, exempt: bool, one_shot: bool = False) -> float:
