@@ -29,9 +29,9 @@ def test_the_arrays_answer_as_the_fitted_model(kind: TaskKind, monkeypatch: pyte
     kept: list[Any] = []
     original = trees._flattened
 
-    def spy(model: Any, borders: list[np.ndarray], *rest: Any) -> dict[str, np.ndarray]:
+    def spy(model: Any, outputs: int, present: Any, borders: Any) -> dict[str, np.ndarray]:
         kept.append((model, borders))
-        return original(model, borders, *rest)
+        return original(model, outputs, present, borders)
 
     monkeypatch.setattr(trees, "_flattened", spy)
     x, y = rows(kind)
