@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"<!-- run -->\s*\n```(bash|python)\n(.*?)```", re.DOTALL)
-SHORT = "30s"
+SHORT = "45s"
 LIMIT_S = 240
 
 

@@ -1,4 +1,4 @@
-"""scripts/licences.py: allowed licences pass, unknown and copyleft ones do not, exceptions are for one version."""
+"""scripts/licences.py: allowed licences pass, others do not, an exception is for one version."""
 
 from __future__ import annotations
 
