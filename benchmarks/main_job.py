@@ -1,8 +1,8 @@
 """The main job, measured: `gristmill fit` as a user runs it, on real data sets, against the clock.
 
     python benchmarks/main_job.py --data FOLDER            the grid; cells that have a row are skipped
-    python benchmarks/main_job.py --data FOLDER --quick    two sets at 30 s, on inner splits of their training parts
-    python benchmarks/main_job.py --data FOLDER --inner    the same grid without opening any test part (development)
+    python benchmarks/main_job.py --data FOLDER --quick    two sets at 30 s, inner splits of training parts
+    python benchmarks/main_job.py --data FOLDER --inner    the grid without opening any test part
 
 A row a claim: claim, value, interval, bar, ok; with commit, cores, versions, seed, wall clock, peak memory
 and how often the test part has been opened by a committed row. Exits 1 when a bar is missed.
@@ -60,7 +60,7 @@ SETS = (
         bar=0.905,
         seconds=120,
         options=("--target", "income", "--test", "tables/adult/test.csv"),
-    ),  # fmt: skip
+    ),
     Set(
         name="california-housing",
         path="tables/california-housing/housing.csv",
@@ -69,9 +69,9 @@ SETS = (
         seconds=120,
         options=("--target", "median_house_value"),
         lower_is_better=True,
-    ),  # fmt: skip
+    ),
 )
-DEADLINE_CELLS = tuple((s.name, 30) for s in SETS) + (("trashnet-320", 600),)
+DEADLINE_CELLS = (*tuple((s.name, 30) for s in SETS), ("trashnet-320", 600))
 """Cells that are run for the deadline alone; the score cells count for it too."""
 
 
@@ -120,15 +120,22 @@ def run_cell(
 
 
 def _claims(
-    chosen: Set, seconds: int, options: argparse.Namespace, result: dict[str, Any], wall: float, peak: int,
-    early: bool, openings: int,
-) -> list[dict[str, Any]]:  # fmt: skip
+    chosen: Set,
+    seconds: int,
+    options: argparse.Namespace,
+    result: dict[str, Any],
+    wall: float,
+    peak: int,
+    early: bool,
+    openings: int,
+) -> list[dict[str, Any]]:
     interval = result["evaluation"]["metrics"][chosen.metric]
     value, low, high = (float(interval[k]) for k in ("value", "low", "high"))
     extra = {"wall_s": round(wall, 2), "peak_mib": peak >> 20, "headline": result["headline"]}
-    make = lambda claim, v, i, bar, ok: _row(
-        chosen, seconds, options, claim, v, i, bar, ok, openings, **extra
-    )  # noqa: E731
+
+    def make(claim, v, i, bar, ok):
+        return _row(chosen, seconds, options, claim, v, i, bar, ok, openings, **extra)
+
     over = wall - seconds
     allowed = max(0.02 * seconds, 3.0)
     rows = [make("overshoot_s", round(over, 2), None, allowed, over <= allowed)]
@@ -177,7 +184,7 @@ def _command(chosen: Set, seconds: int, options: argparse.Namespace, work: Path)
 
 
 def _inner(data: Path, chosen: Set, target: Path) -> Path:
-    """The training part alone, so that the fit's own test part is cut from it and the real one stays closed."""
+    """The training part alone: the fit cuts its own test part from it, the real one stays closed."""
     source = data / chosen.path
     if source.suffix == ".csv":
         target.mkdir()
@@ -265,16 +272,36 @@ def _peak_memory() -> Iterator[_Watch]:
 
 
 def _row(
-    chosen: Set, seconds: int, options: argparse.Namespace, claim: str, value: float, interval: Any, bar: float,
-    ok: bool, openings: int, **extra: Any,
-) -> dict[str, Any]:  # fmt: skip
+    chosen: Set,
+    seconds: int,
+    options: argparse.Namespace,
+    claim: str,
+    value: float,
+    interval: Any,
+    bar: float,
+    ok: bool,
+    openings: int,
+    **extra: Any,
+) -> dict[str, Any]:
     mode = "quick" if options.quick else "inner" if options.inner else "test"
     return {
-        "claim": claim, "set": chosen.name, "time_s": seconds, "mode": mode, "seed": options.seed, "value": value,
-        "interval": interval, "bar": bar, "ok": bool(ok), "test_openings": openings + (mode == "test"),
-        "commit": _commit(), "cores": len(os.sched_getaffinity(0)), "machine": platform.machine(),
-        "versions": {name: version(name) for name in LIBRARIES}, "when": time.strftime("%Y-%m-%d"), **extra,
-    }  # fmt: skip
+        "claim": claim,
+        "set": chosen.name,
+        "time_s": seconds,
+        "mode": mode,
+        "seed": options.seed,
+        "value": value,
+        "interval": interval,
+        "bar": bar,
+        "ok": bool(ok),
+        "test_openings": openings + (mode == "test"),
+        "commit": _commit(),
+        "cores": len(os.sched_getaffinity(0)),
+        "machine": platform.machine(),
+        "versions": {name: version(name) for name in LIBRARIES},
+        "when": time.strftime("%Y-%m-%d"),
+        **extra,
+    }
 
 
 def _commit() -> str:

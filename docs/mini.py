@@ -58,7 +58,7 @@ def step_2_models(prepared: Prepared) -> Space:
 
 
 def step_3_search(space: Space, prepared: Prepared, folder: Path) -> Study:
-    """Ask for a segment, perform it, tell what came of it. Promising networks go on from their checkpoints."""
+    """Ask for a segment, perform it, tell what came of it. Good networks go on from their checkpoints."""
     rows = len(prepared.parts.train)
 
     def learner(config: Mapping[str, Any]) -> Learner:
@@ -71,7 +71,7 @@ def step_3_search(space: Space, prepared: Prepared, folder: Path) -> Study:
     while (segment := study.ask(left=float("inf"), slots=[Resources()])) is not None:
         outcome = step_4_train(segment, prepared, folder, study)
         study.tell(outcome)
-        print(f"  {segment.kind:8} {segment.config.get('family', 'features'):10} {outcome.state} {outcome.score}")
+        print(f"  {segment.kind:8} {segment.config.get('family', ''):10} {outcome.state} {outcome.score}")
     return study
 
 
@@ -101,7 +101,9 @@ def predictions(outcome: Outcome) -> np.ndarray:
     return training.load_array(Path(outcome.artefacts["predictions"].uri)).astype(np.float32)
 
 
-def step_6_deploy(chosen: dict[str, float], study: Study, prepared: Prepared, folder: Path, out: Path) -> None:
+def step_6_deploy(
+    chosen: dict[str, float], study: Study, prepared: Prepared, folder: Path, out: Path
+) -> None:
     """Calibrate on calib, turn each member into ONNX, write one file that proves itself."""
     target, parts = prepared.task.target, prepared.parts
     together = combine(

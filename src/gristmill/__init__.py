@@ -1,9 +1,9 @@
 """Gristmill: a folder of pictures or a table goes in, a verified, deployable model comes out.
 
-    import gristmill
-    result = gristmill.fit("photos/", time="10m")
-    model = gristmill.load("photos.grist")
-    for p in model.predict(["a.jpg"]): print(p.input, p.label)
+import gristmill
+result = gristmill.fit("photos/", time="10m")
+model = gristmill.load("photos.grist")
+for p in model.predict(["a.jpg"]): print(p.input, p.label)
 """
 
 from __future__ import annotations

@@ -190,9 +190,16 @@ class _Problem:
             x, y = source if isinstance(source, tuple) else (source, None)
             return data.from_arrays(x, y, task=self.task, metric=self.metric)
         return data.read(
-            Path(source), target=self.target, test=self.test, valid=self.valid, inputs=self.inputs,
-            ignore=self.ignore, group=self.group, task=self.task, metric=self.metric,
-        )  # fmt: skip
+            Path(source),
+            target=self.target,
+            test=self.test,
+            valid=self.valid,
+            inputs=self.inputs,
+            ignore=self.ignore,
+            group=self.group,
+            task=self.task,
+            metric=self.metric,
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {k: v for k, v in vars(self).items() if v not in (None, False)}
@@ -232,16 +239,25 @@ def fit(
         embed_examples: Let the report inside the bundle show pictures of the data.
         progress: Called with each `Event`.
         already_spent: Seconds that the command has used before this call.
-        target, test, valid, inputs, ignore, group, task, metric, from_scratch, seed: see `gristmill fit --help`.
+        target, test, valid, inputs, ignore, group, task, metric, from_scratch, seed: as on the command line.
 
     Raises:
         GristmillError: with the rule, the value and the next step; see `gristmill.errors`.
     """
     began = _time.monotonic() - already_spent
     problem = _Problem(
-        target=target, test=test, valid=valid, inputs=_joined(inputs), ignore=_joined(ignore), group=group,
-        task=task, metric=metric, from_scratch=from_scratch, segments=segments, seed=seed,
-    )  # fmt: skip
+        target=target,
+        test=test,
+        valid=valid,
+        inputs=_joined(inputs),
+        ignore=_joined(ignore),
+        group=group,
+        task=task,
+        metric=metric,
+        from_scratch=from_scratch,
+        segments=segments,
+        seed=seed,
+    )
     seconds = float("inf") if segments is not None else parse_duration(time)
     planning.check_time(seconds)
     source = problem.read(path)
@@ -252,9 +268,15 @@ def fit(
             return done
         spent = _time.monotonic() - began + finish.spent_before(journal)
         session = _Session(
-            run=run, problem=problem, source=source, journal=journal, interrupts=interrupts,
-            deadline=Deadline.after(seconds, already_spent=spent), progress=progress, embed_examples=embed_examples,
-        )  # fmt: skip
+            run=run,
+            problem=problem,
+            source=source,
+            journal=journal,
+            interrupts=interrupts,
+            deadline=Deadline.after(seconds, already_spent=spent),
+            progress=progress,
+            embed_examples=embed_examples,
+        )
         with _executor(session) as executor:
             prepared, scan, audited = _prepare(session)
             study, keeper = _plan(session, prepared, scan)
@@ -311,7 +333,7 @@ def _check_quarantine(source: Source, scan: Scan) -> None:
         first = bad[0]
         raise DataError(
             f"At most {BAD_SHARE:.0%} of the files may be unreadable.",
-            got=f"{len(bad)} of {source.rows}, the first is {source.names[first]}: {scan.facts['error'][first]}",
+            got=f"{len(bad)} of {source.rows}, first {source.names[first]}: {scan.facts['error'][first]}",
             next_step="gristmill audit lists them all; mend or delete them",
         )
 
@@ -337,14 +359,23 @@ def _plan(session: _Session, prepared: Prepared, scan: Scan) -> tuple[Study, fin
     for note in plan.notes:
         session.tell("note", note)
     study = Study(
-        space=plan.space, learner=plan.learner, portfolio=plan.portfolio, journal=session.journal,
+        space=plan.space,
+        learner=plan.learner,
+        portfolio=plan.portfolio,
+        journal=session.journal,
         settings=plan.settings(session.problem.seed, session.problem.segments),
-    )  # fmt: skip
+    )
     keeper = finish.Keeper(
-        run=session.run, source=session.source, prepared=prepared, plan=plan, deadline=session.deadline,
-        reference=finish.reference_of(session.source, scan, prepared), journal=session.journal, say=session.tell,
+        run=session.run,
+        source=session.source,
+        prepared=prepared,
+        plan=plan,
+        deadline=session.deadline,
+        reference=finish.reference_of(session.source, scan, prepared),
+        journal=session.journal,
+        say=session.tell,
         started=session.deadline.spent(),
-    )  # fmt: skip
+    )
     return study, keeper
 
 
@@ -399,9 +430,14 @@ def _finish(
     session.tell("step", "choosing, calibrating, verifying and testing the final model")
     stopped = bool(session.interrupts.signal)
     made = finish.conclude(
-        keeper, study, audit=audited, seed=session.problem.seed, stopped=stopped,
-        embed_examples=session.embed_examples, options=session.problem.to_json(),
-    )  # fmt: skip
+        keeper,
+        study,
+        audit=audited,
+        seed=session.problem.seed,
+        stopped=stopped,
+        embed_examples=session.embed_examples,
+        options=session.problem.to_json(),
+    )
     if made is None and stopped:
         raise session.interrupts.error("before there was a model")
     if made is None:
@@ -411,11 +447,18 @@ def _finish(
             next_step="give it more with --time; the same command goes on where it stopped",
         )
     result = Result(
-        bundle=session.run.output, report=session.run.report, evaluation=made.evaluation,
-        metric=prepared.task.metric, score=made.score, state="stopped" if stopped else "finished",
-        spent=session.deadline.spent(), leaderboard=made.leaderboard, audit=audited.to_json(),
-        headline=made.headline, traditional=made.traditional,
-    )  # fmt: skip
+        bundle=session.run.output,
+        report=session.run.report,
+        evaluation=made.evaluation,
+        metric=prepared.task.metric,
+        score=made.score,
+        state="stopped" if stopped else "finished",
+        spent=session.deadline.spent(),
+        leaderboard=made.leaderboard,
+        audit=audited.to_json(),
+        headline=made.headline,
+        traditional=made.traditional,
+    )
     budget = None if session.problem.segments is not None else session.deadline.total
     write_json(session.run.result, {**result.to_json(), "budget": budget})
     session.journal.append("clock", {"spent": round(session.deadline.spent(), 2)})
@@ -469,9 +512,17 @@ def plan(
 ) -> planning.Forecast:
     """What `fit` would do in `time` on this machine, and what more time would buy; nothing is trained."""
     problem = _Problem(
-        target=target, test=test, valid=valid, inputs=_joined(inputs), ignore=_joined(ignore), group=group,
-        task=task, metric=metric, from_scratch=from_scratch, seed=seed,
-    )  # fmt: skip
+        target=target,
+        test=test,
+        valid=valid,
+        inputs=_joined(inputs),
+        ignore=_joined(ignore),
+        group=group,
+        task=task,
+        metric=metric,
+        from_scratch=from_scratch,
+        seed=seed,
+    )
     seconds = parse_duration(time)
     planning.check_time(seconds)
     deadline = Deadline.after(seconds)

@@ -109,13 +109,28 @@ def fit(
     """Make a model from a folder of pictures or a table (the main job)."""
     from gristmill import automl
 
-    with _display(quiet, as_json) as progress:
+    with _Display(quiet, as_json) as progress:
         result = automl.fit(
-            path, target=target, time=time, out=out, test=test, valid=valid, inputs=inputs, ignore=ignore,
-            group=group, task=task, metric=metric, from_scratch=from_scratch, segments=segments, seed=seed,
-            fresh=fresh, take_over=take_over, embed_examples=embed_examples,
-            progress=progress, already_spent=_process_age(),
-        )  # fmt: skip
+            path,
+            target=target,
+            time=time,
+            out=out,
+            test=test,
+            valid=valid,
+            inputs=inputs,
+            ignore=ignore,
+            group=group,
+            task=task,
+            metric=metric,
+            from_scratch=from_scratch,
+            segments=segments,
+            seed=seed,
+            fresh=fresh,
+            take_over=take_over,
+            embed_examples=embed_examples,
+            progress=progress,
+            already_spent=_process_age(),
+        )
     typer.echo(json.dumps(result.to_json()) if as_json else result.summary())
 
 
@@ -131,7 +146,7 @@ def quickstart(
     """Run the main job on real pictures that come with a dependency (scikit-learn's digits)."""
     from gristmill import quickstart as module
 
-    with _display(quiet, as_json) as progress:
+    with _Display(quiet, as_json) as progress:
         found = module.run(Path(out), time=time, progress=progress, already_spent=_process_age())
     typer.echo(json.dumps(found.to_json()) if as_json else found.summary())
 
@@ -160,11 +175,18 @@ def audit(
         raise UsageError(
             "--fail-on must be info, warning or error.", got=fail_on, next_step="use --fail-on warning"
         )
-    with _display(quiet, as_json) as progress:
+    with _Display(quiet, as_json) as progress:
         found = automl.audit(
-            path, target=target, test=test, valid=valid, inputs=inputs, ignore=ignore, group=group, task=task,
+            path,
+            target=target,
+            test=test,
+            valid=valid,
+            inputs=inputs,
+            ignore=ignore,
+            group=group,
+            task=task,
             progress=progress,
-        )  # fmt: skip
+        )
     typer.echo(json.dumps(found.to_json()) if as_json else found.summary())
     if fail_on and any(levels.index(f.severity) >= levels.index(fail_on) for f in found.audit.findings):
         raise typer.Exit(3)
@@ -189,11 +211,21 @@ def plan(
     """What `fit` would do in that time on this machine, and what more time would buy."""
     from gristmill import automl
 
-    with _display(quiet, as_json) as progress:
+    with _Display(quiet, as_json) as progress:
         found = automl.plan(
-            path, target=target, time=time, test=test, valid=valid, inputs=inputs, ignore=ignore, group=group,
-            task=task, metric=metric, from_scratch=from_scratch, progress=progress,
-        )  # fmt: skip
+            path,
+            target=target,
+            time=time,
+            test=test,
+            valid=valid,
+            inputs=inputs,
+            ignore=ignore,
+            group=group,
+            task=task,
+            metric=metric,
+            from_scratch=from_scratch,
+            progress=progress,
+        )
     typer.echo(json.dumps(found.to_json()) if as_json else found.summary())
 
 
@@ -350,9 +382,9 @@ def runs_prune(
     names = run or [r["name"] for r in list_runs(Path.cwd()) if r["state"] == "finished"]
     freed = sum(prune(_run_folder(n)) for n in names)
     if cache:
-        from gristmill.data.store import clear_cache
+        from gristmill.data.store import clear
 
-        freed += clear_cache()
+        freed += clear()
     typer.echo(f"freed {freed / 1e6:.1f} MB")
 
 
@@ -423,7 +455,7 @@ def _scalar(value: Any) -> str:
     return "" if value is None or value in ({}, []) else str(value)
 
 
-class _display:
+class _Display:
     """Progress on stderr: a live line on a terminal, plain lines in a pipe, JSON lines with --json."""
 
     def __init__(self, quiet: bool, as_json: bool) -> None:

@@ -81,7 +81,7 @@ class VerificationError(GristmillError):
     exit_code = 6
 
 
-class Interrupted(GristmillError):
+class Interrupted(GristmillError):  # noqa: N818 - not a mistake of anybody's
     """The user (Ctrl-C) or the system (SIGTERM) asked the run to end."""
 
     exit_code = 130

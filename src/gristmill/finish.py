@@ -117,9 +117,7 @@ def with_member(segment: Segment, prepared: Prepared, outcome: Outcome, folder: 
     from gristmill.training import deployable
 
     ready = deployable(outcome, near=folder.parent)
-    path = export.write_member(
-        folder / "member", segment.config, prepared.task, ready.tensors, ready.meta
-    )
+    path = export.write_member(folder / "member", segment.config, prepared.task, ready.tensors, ready.meta)
     cost = seconds_per_row(path.parent)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     artefacts = {**outcome.artefacts, "member": Artefact(uri=str(path), sha256=sha256)}
@@ -138,12 +136,18 @@ def candidates(study: Study, prepared: Prepared) -> list[Candidate]:
             continue
         found.append(
             Candidate(
-                id=outcome.id, title=planning.title(trial.config), config=trial.config, view=trial.view,
-                role=catalog.role(trial.config), score=float(outcome.score or 0.0), noise=float(outcome.noise or 0.0),
-                outputs=_outputs(outcome, prepared), cost=float(outcome.facts.get("predict_s", 0.0)),
+                id=outcome.id,
+                title=planning.title(trial.config),
+                config=trial.config,
+                view=trial.view,
+                role=catalog.role(trial.config),
+                score=float(outcome.score or 0.0),
+                noise=float(outcome.noise or 0.0),
+                outputs=_outputs(outcome, prepared),
+                cost=float(outcome.facts.get("predict_s", 0.0)),
                 folder=Path(outcome.artefacts["member"].uri).parent,
             )
-        )  # fmt: skip
+        )
     return found
 
 
@@ -167,9 +171,14 @@ def choose(found: Sequence[Candidate], prepared: Prepared, *, cost_cap: float = 
     valid, calib = prepared.parts.valid, prepared.parts.calib
     by_id = {c.id: c for c in found}
     weights = ensemble.greedy(
-        {c.id: c.outputs[: len(valid)] for c in found}, y[valid], task.metric, target,
-        costs={c.id: c.cost for c in found}, cost_cap=cost_cap, max_members=MOST_MEMBERS,
-    )  # fmt: skip
+        {c.id: c.outputs[: len(valid)] for c in found},
+        y[valid],
+        task.metric,
+        target,
+        costs={c.id: c.cost for c in found},
+        cost_cap=cost_cap,
+        max_members=MOST_MEMBERS,
+    )
     members = tuple((by_id[i], w) for i, w in weights.items())
     raw = ensemble.combine([c.outputs for c, _ in members], [w for _, w in members], target)
     if target.task == "regression":
@@ -183,10 +192,18 @@ def choose(found: Sequence[Candidate], prepared: Prepared, *, cost_cap: float = 
         threshold = calibrate.choose_threshold(outputs[len(valid) :], y[calib]).threshold
         answer_set = calibrate.conformal_quantile(outputs[len(valid) :], y[calib])
     judged = evaluate(
-        target, y[valid], outputs[: len(valid)], metric=task.metric, part="valid", names=prepared.names, rows=valid,
-        floor=floors(y[prepared.parts.train], y[valid], target), uncalibrated=_labels_only(target, before[: len(valid)]),
-        threshold=threshold, answer_set=answer_set,
-    )  # fmt: skip
+        target,
+        y[valid],
+        outputs[: len(valid)],
+        metric=task.metric,
+        part="valid",
+        names=prepared.names,
+        rows=valid,
+        floor=floors(y[prepared.parts.train], y[valid], target),
+        uncalibrated=_labels_only(target, before[: len(valid)]),
+        threshold=threshold,
+        answer_set=answer_set,
+    )
     return Choice(
         members=members,
         temperature=heat,
@@ -218,7 +235,7 @@ def _cell(value: Any) -> Any:
 
 
 def agreement(model: runtime.Model, choice: Choice, source: Source, prepared: Prepared, rows: int) -> float:
-    """Share of validation rows on which the bundle, from the original files, says what the trained model said.
+    """Share of validation rows on which the bundle, reading the files, says what the trained model said.
 
     Raises:
         VerificationError: below AGREEMENT; such a bundle is not shipped.
@@ -258,13 +275,15 @@ def write(
         reference=keeper.reference,
         evaluation=found,
         provenance={
-            "data": run.identity, "rows": len(prepared.names), "versions": narrative.versions(),
+            "data": run.identity,
+            "rows": len(prepared.names),
+            "versions": narrative.versions(),
             "parts": {k: len(getattr(prepared.parts, k)) for k in ("train", "valid", "calib", "test")},
         },
         licences=[LITE0.notice] if pretrained else [],
         report_html=report,
         name=run.output.stem,
-    )  # fmt: skip
+    )
     return path
 
 
@@ -416,23 +435,37 @@ def conclude(
     judged = test or choice.valid
     weights = {c.id: w for c, w in choice.members}
     record = narrative.tell(
-        source=keeper.source, prepared=keeper.prepared, audit=audit, study=study, weights=weights,
-        outputs=_answers(found, keeper.prepared), evaluation=judged, valid=choice.valid if test else None,
-        rival=rival, reading=reading, output=keeper.run.output, spent=keeper.deadline.spent(),
+        source=keeper.source,
+        prepared=keeper.prepared,
+        audit=audit,
+        study=study,
+        weights=weights,
+        outputs=_answers(found, keeper.prepared),
+        evaluation=judged,
+        valid=choice.valid if test else None,
+        rival=rival,
+        reading=reading,
+        output=keeper.run.output,
+        spent=keeper.deadline.spent(),
         budget=None if keeper.deadline.total == math.inf else keeper.deadline.total,
-        state="stopped" if stopped else "finished", timeline=keeper.timeline(), seed=seed, options=options,
+        state="stopped" if stopped else "finished",
+        timeline=keeper.timeline(),
+        seed=seed,
+        options=options,
         notes=keeper.plan.notes,
-    )  # fmt: skip
+    )
     write_bytes(keeper.run.report, render(record).encode())
     write_json(keeper.run.folder / "report.json", record.to_json())
     inside = render(record if embed_examples else record.without_examples())
     write(keeper, choice, draft, report=inside, test=test)
     os.replace(draft, keeper.run.output)
     return Made(
-        evaluation=judged, score=judged.score.value, headline=headline(record),
+        evaluation=judged,
+        score=judged.score.value,
+        headline=headline(record),
         leaderboard=[asdict(c) for c in record.leaderboard],
         traditional=None if rival is None else float(rival.metrics[judged.metric]["value"]),
-    )  # fmt: skip
+    )
 
 
 def _answers(found: Sequence[Candidate], prepared: Prepared) -> dict[str, np.ndarray]:
@@ -449,7 +482,10 @@ def _read_test(
     prepared = keeper.prepared
     rows = np.random.default_rng(0).permutation(prepared.parts.test)[: keeper.readable_rows(choice.cost)]
     if len(rows) < len(prepared.parts.test):
-        keeper.say("warning", f"time for {len(rows):,} of {len(prepared.parts.test):,} test rows only, drawn by chance")
+        keeper.say(
+            "warning",
+            f"time for {len(rows):,} of {len(prepared.parts.test):,} test rows only, drawn by chance",
+        )
     rows = np.sort(rows)
     reading = 1 + sum(line.kind == "test" for line in keeper.journal.lines)
     keeper.journal.append("test", {"reading": reading, "rows": len(rows)})
@@ -461,11 +497,18 @@ def _read_test(
     target = prepared.task.target
     y = np.asarray(prepared.targets[target.name])
     test = evaluate(
-        target, y[rows], outputs, metric=prepared.task.metric, part="test", names=prepared.names, rows=rows,
+        target,
+        y[rows],
+        outputs,
+        metric=prepared.task.metric,
+        part="test",
+        names=prepared.names,
+        rows=rows,
         floor=floors(y[prepared.parts.train], y[rows], target),
         uncalibrated=None if target.task == "regression" else np.exp(raw),
-        threshold=choice.threshold, answer_set=choice.answer_set,
-    )  # fmt: skip
+        threshold=choice.threshold,
+        answer_set=choice.answer_set,
+    )
     kept = [x for x, ok in zip(inputs, readable, strict=True) if ok]
     return test, _rival(keeper, found, kept, rows, outputs), reading
 

@@ -67,11 +67,15 @@ def views(prepared: Prepared, board: Sequence[Candidate]) -> tuple[DataView, ...
         best = max((c for c in mine if c.score is not None), key=lambda c: c.score or 0.0, default=None)
         rows.append(
             DataView(
-                name=name, description=view.description, rows=len(view.rows), tried=len(mine),
-                score=best.score if best else None, noise=best.noise if best else None,
+                name=name,
+                description=view.description,
+                rows=len(view.rows),
+                tried=len(mine),
+                score=best.score if best else None,
+                noise=best.noise if best else None,
                 chosen=any(c.weight > 0 for c in mine),
             )
-        )  # fmt: skip
+        )
     return tuple(rows)
 
 
@@ -121,8 +125,14 @@ def tell(
         selection_bias=selection_bias(outputs, y_valid, task.metric, target) if outputs else None,
         traditional=rival,
         findings=tuple(
-            Finding(code=f.code, severity=f.severity, message=f.message, names=tuple(f.names[:SHOWN_NAMES]),
-                    count=f.count, advice=f.advice)
+            Finding(
+                code=f.code,
+                severity=f.severity,
+                message=f.message,
+                names=tuple(f.names[:SHOWN_NAMES]),
+                count=f.count,
+                advice=f.advice,
+            )
             for f in audit.findings
         ),
         leaderboard=board,
@@ -136,7 +146,7 @@ def tell(
         seed=seed,
         options=options,
         versions=versions(),
-    )  # fmt: skip
+    )
 
 
 def thumbnails(prepared: Prepared, evaluation: Evaluation) -> dict[str, str]:

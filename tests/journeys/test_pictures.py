@@ -64,7 +64,7 @@ def test_another_problem_in_the_same_run_is_refused(made: gristmill.Result, digi
 
 def test_a_fresh_process_predicts_without_torch(made: gristmill.Result, digits: Path) -> None:
     script = (
-        "import sys, gristmill; m = gristmill.load(sys.argv[1]); p = m.predict([sys.argv[2]])[0]; print(p.label);"
+        "import sys, gristmill; m = gristmill.load(sys.argv[1]); print(m.predict([sys.argv[2]])[0].label);"
         "print(sorted({'torch','sklearn','scipy','pandas','onnx'} & set(sys.modules)))"
     )
     done = subprocess.run(
@@ -92,7 +92,9 @@ def test_every_face_reads_the_bundle(
     assert found["unreadable"][0][0].endswith("broken.png")
 
 
-def test_pictures_of_all_kinds_get_the_answer_of_the_plain_one(made: gristmill.Result, digits: Path, tmp_path: Path) -> None:
+def test_pictures_of_all_kinds_get_the_answer_of_the_plain_one(
+    made: gristmill.Result, digits: Path, tmp_path: Path
+) -> None:
     plain = Image.open(sorted((digits / "4").glob("*.png"))[0])
     for name, picture in {
         "rgb.png": plain.convert("RGB"),

@@ -77,6 +77,13 @@ def make_room(stores: Path, need: int, *, limit: int = CACHE_LIMIT, keep: Path |
         )
 
 
+def clear(cache: str | os.PathLike[str] | None = None) -> int:
+    """Remove every prepared store that nobody uses; returns the bytes freed."""
+    stores = cache_root(cache) / "stores"
+    _remove_stale(stores)
+    return sum(size for _, size, folder in list(_sizes(stores, None)) if _evict(folder))
+
+
 @contextlib.contextmanager
 def disk_errors_told(place: Path) -> Iterator[None]:
     """Turn a full or read-only disk, met in the block, into a ResourceError that says what to do."""

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gristmill.data import image
+from gristmill.data._cache import clear as clear
 from gristmill.data._cache import (
     disk_errors_told,
     hold,
