@@ -51,7 +51,9 @@ class Event:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def line(self) -> str:
-        """One line for a person: the time left, then the text."""
+        """One line for a person: the time left (where there is a deadline), then the text."""
+        if self.left == float("inf"):
+            return self.text
         left = format_duration(self.left) if self.left > 0 else "0s"
         return f"[{left:>7} left] {self.text}"
 
