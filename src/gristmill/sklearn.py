@@ -118,7 +118,7 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         labels = [_text(c) for c in self.classes_] if hasattr(self, "classes_") else []
         rows = [[p.probabilities.get(label, 0.0) for label in labels] for p in self._predictions(X)]
         table = np.asarray(rows, dtype=np.float64).reshape(len(rows), len(labels))
-        return table / table.sum(axis=1, keepdims=True)
+        return np.asarray(table / table.sum(axis=1, keepdims=True))
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable label of each row, in the type of the `y` it was fitted on."""

@@ -1,0 +1,110 @@
+"""Nothing leaves this machine: every connect and send of the whole process tree is watched (native code, too)."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(
+        shutil.which("strace") is None, reason="strace is not installed: apt-get install strace"
+    ),
+]
+
+CI_NAMES = (
+    "CI",
+    "GITHUB_ACTIONS",
+    "GITLAB_CI",
+    "BUILD_ID",
+    "TF_BUILD",
+    "DO_NOT_TRACK",
+    "ORT_DISABLE_TELEMETRY",
+)
+OUTSIDE = re.compile(
+    r"sa_family=AF_INET6?\b.*?(?:inet_addr\(\"([^\"]+)\"\)|inet_pton\(AF_INET6, \"([^\"]+)\")"
+)
+
+
+def _watched(trace: Path, *arguments: str) -> subprocess.Popen[str]:
+    env = {k: v for k, v in os.environ.items() if k not in CI_NAMES}
+    command = ["strace", "-f", "-qq", "-e", "trace=connect,sendto,sendmsg,sendmmsg", "-o", str(trace)]
+    return subprocess.Popen(
+        [*command, sys.executable, "-m", "gristmill", *arguments],
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def _strangers(trace: Path) -> list[str]:
+    """Lines that name an internet address off this machine."""
+    found = []
+    for line in trace.read_text(errors="replace").splitlines():
+        match = OUTSIDE.search(line)
+        if match and (match[1] or match[2]) not in ("127.0.0.1", "::1", "0.0.0.0"):
+            found.append(line)
+    return found
+
+
+def test_the_watcher_sees_a_connection(tmp_path: Path) -> None:
+    script = (
+        "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('192.0.2.1', 9))"
+    )
+    trace = tmp_path / "trace"
+    subprocess.run(
+        ["strace", "-f", "-qq", "-e", "trace=connect", "-o", str(trace), sys.executable, "-c", script],
+        check=True,
+    )
+    assert _strangers(trace)
+
+
+def test_fit_predict_and_serve_connect_to_nothing(flowers: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "iris.grist"
+    steps = {
+        "fit": (
+            "fit",
+            str(flowers),
+            "--target",
+            "species",
+            "--segments",
+            "3",
+            "--out",
+            str(bundle),
+            "--quiet",
+        ),
+        "predict": ("predict", str(bundle), str(flowers)),
+    }
+    for name, arguments in steps.items():
+        process = _watched(tmp_path / name, *arguments)
+        _, err = process.communicate(timeout=240)
+        assert process.returncode == 0, err
+        assert _strangers(tmp_path / name) == []
+    server = _watched(tmp_path / "serve", "serve", str(bundle), "--port", "8931")
+    try:
+        assert _answers("http://127.0.0.1:8931/v2/health/ready")
+    finally:
+        for child in psutil.Process(server.pid).children():  # strace itself holds signals back
+            child.terminate()
+        server.communicate(timeout=60)
+    assert _strangers(tmp_path / "serve") == []
+
+
+def _answers(address: str) -> bool:
+    for _ in range(200):
+        try:
+            with urllib.request.urlopen(address, timeout=5) as response:
+                return bool(response.status == 200)
+        except OSError:
+            time.sleep(0.2)
+    return False
