@@ -1,4 +1,4 @@
-"""Nothing leaves this machine: every connect and send of the whole process tree is watched (native code, too)."""
+"""Nothing leaves this machine: connects and sends of the whole process tree are watched, native code too."""
 
 from __future__ import annotations
 
