@@ -289,32 +289,34 @@ def _base_rows(
 
 
 def _flips_keep_labels(prepared: Prepared) -> bool:
-    """Whether a mirrored picture looks like its own class: 1-nearest neighbours on HOG features.
+    """Whether a mirrored picture still looks like its own class: 1-nearest neighbours on HOG features.
 
-    Up to 300 training pictures, as they are and mirrored, are looked up among 2,000 others; mirrors are
-    safe when that costs no more accuracy than two standard errors. Digits and traffic signs fail it.
+    A quarter of up to 1,200 training pictures, as they are and mirrored, is looked up among the others.
+    Mirrors are safe when they keep FLIP_KEPT of the accuracy within a standard error. Measured (as is,
+    mirrored): digits 0.98, 0.32 and traffic signs 0.53, 0.34 fail; natural photos 0.25, 0.23, waste
+    0.52, 0.44 and X-rays 0.95, 0.90 pass; shoes that all point left (0.88, 0.61) fail, to be careful.
     """
     import numpy as np
 
-    rng = np.random.default_rng(0)
-    rows = rng.permutation(prepared.parts.train)[:2300]
     target = prepared.task.target
+    rows = np.random.default_rng(0).permutation(prepared.parts.train)[:1200]
     if target.task == "regression" or len(rows) < 40:
         return False
     name = next(i.name for i in prepared.task.inputs if i.kind == "image")
     stored = prepared.store().gather(rows)
-    pictures = image.squares(stored[name], stored[f"{name}.box"], 64, "squash")
+    pictures = image.squares(stored[name], stored[f"{name}.box"], 32, "squash")
     y = np.asarray(prepared.targets[target.name])[rows]
-    order = rng.permutation(len(rows))
-    asked, known = order[: min(300, len(rows) // 4)], order[min(300, len(rows) // 4) :]
-    path = features.backbone_onnx("hog", 64, pictures.shape[-1])
+    asked = len(rows) // 4
+    path = features.backbone_onnx("hog", 32, pictures.shape[-1])
     plain, mirrored, others = features.extract(
-        path, [pictures[asked], pictures[asked][:, :, ::-1], pictures[known]], threads=1
+        path, [pictures[:asked], pictures[:asked, :, ::-1], pictures[asked:]], threads=1
     )
-    right = [y[known][_nearest(found, others)] == y[asked] for found in (plain, mirrored)]
-    difference = right[1].astype(float) - right[0]
-    error = difference.std() / np.sqrt(len(difference))
-    return bool(difference.mean() >= -2.0 * error)
+    right, turned = (y[asked:][_nearest(found, others)] == y[:asked] for found in (plain, mirrored))
+    error = np.std(turned.astype(float) - right) / np.sqrt(asked)
+    return bool(turned.mean() >= FLIP_KEPT * right.mean() - error)
+
+
+FLIP_KEPT = 0.8
 
 
 def _nearest(asked: Any, known: Any) -> Any:
