@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import errno
 import pickle
 
 import pytest
 
 from gristmill import errors
-from gristmill.errors import GristmillError, Interrupted, UsageError, did_you_mean
+from gristmill.errors import GristmillError, Interrupted, UsageError, did_you_mean, of_the_disk
 
 CODES = {
     "GristmillError": 1,
@@ -63,3 +64,20 @@ def test_the_nearest_name(name: str, near: str | None) -> None:
 
 def test_of_names_that_differ_in_case_the_first_is_meant() -> None:
     assert did_you_mean("label", ["Label", "LABEL"]) == "Label"
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(errno.ENOSPC, "have room"), (errno.EDQUOT, "have room"), (errno.EACCES, "open to this user")],
+)
+def test_a_full_or_closed_disk_is_told_with_the_place(number: int, words: str) -> None:
+    told = of_the_disk(OSError(number, "the reason", "/place"))
+    assert told is not None
+    assert told.exit_code == 4
+    assert words in str(told)
+    assert "/place: the reason" in str(told)
+
+
+def test_other_errors_are_not_of_the_disk() -> None:
+    assert of_the_disk(OSError(errno.ENOENT, "no such file")) is None
+    assert of_the_disk(ValueError("x")) is None

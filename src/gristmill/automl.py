@@ -13,7 +13,7 @@ import signal
 import tempfile
 import time as _time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -261,7 +261,7 @@ def fit(
         seed=seed,
     )
     seconds = float("inf") if segments is not None else parse_duration(time)
-    planning.check_time(seconds)
+    planning.check_time(seconds, segments)
     source = problem.read(path)
     output = output_path(path if isinstance(path, (str, os.PathLike)) else None, out)
     run = locate(output, identity_of(source.fingerprint, problem.to_json()), fresh=fresh)
@@ -303,6 +303,16 @@ class _Session:
         if self.progress is not None:
             spent, left = self.deadline.spent(), self.deadline.left()
             self.progress(Event(kind=kind, text=text, spent=spent, left=left, facts=facts))
+
+    def too_little(self) -> BudgetError:
+        counted = self.problem.segments
+        return BudgetError(
+            f"The {'time' if counted is None else 'segments'} must be enough for at least one model.",
+            got=format_duration(self.deadline.total) if counted is None else counted,
+            next_step="give it more with --time; the same command goes on where it stopped"
+            if counted is None
+            else f"use --segments {counted + 4}, or --time 10m",
+        )
 
 
 def _prepare(session: _Session) -> tuple[Prepared, Scan, Audit]:
@@ -443,11 +453,7 @@ def _finish(
     if made is None and stopped:
         raise session.interrupts.error("before there was a model")
     if made is None:
-        raise BudgetError(
-            "The time must be enough for at least one model.",
-            got=format_duration(session.deadline.total),
-            next_step="give it more with --time; the same command goes on where it stopped",
-        )
+        raise session.too_little()
     result = Result(
         bundle=session.run.output,
         report=session.run.report,
@@ -689,7 +695,12 @@ def _owned(
     run: Run, problem: _Problem, take_over: bool, fresh: bool
 ) -> Iterator[tuple[Journal, _Interrupts]]:
     """The run as its only driver: locked, claimed, its journal open, signals remembered."""
-    with RunLock(run.folder / "lock", take_over=take_over) as lock, _interrupts() as interrupts, _tidy(run):
+    new = fresh or not (run.folder / "run.json").exists()
+    with (
+        RunLock(run.folder / "lock", take_over=take_over) as lock,
+        _interrupts() as interrupts,
+        _tidy(run) if new else nullcontext(),
+    ):
         claim(run, problem.to_json(), fresh=fresh)
         with Journal.open(run.journal, guard=lock.check) as journal:
             yield journal, interrupts
@@ -697,7 +708,7 @@ def _owned(
 
 @contextmanager
 def _tidy(run: Run) -> Iterator[None]:
-    """Leave no run folder behind when the data were refused before anything was trained."""
+    """Leave no new run folder behind when the data were refused before anything was trained."""
     try:
         yield
     except GristmillError:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gristmill.errors import GristmillError, UsageError
+from gristmill.errors import GristmillError, UsageError, of_the_disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -514,6 +514,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _unexpected(error: Exception) -> int:
+    if (told := of_the_disk(error)) is not None:
+        print(f"error: {told}", file=sys.stderr)
+        return told.exit_code
     if isinstance(error, _USAGE):
         error.show()
         return int(error.exit_code)

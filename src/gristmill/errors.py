@@ -13,6 +13,8 @@ GristmillError          exit 1   anything a user can meet
 
 from __future__ import annotations
 
+import errno
+
 
 class GristmillError(Exception):
     """Base of all errors shown to a user.
@@ -91,6 +93,31 @@ class Interrupted(GristmillError):  # noqa: N818 - not a mistake of anybody's
     ) -> None:
         super().__init__(rule, got=got, next_step=next_step)
         self.exit_code = exit_code
+
+
+def of_the_disk(error: BaseException | None) -> ResourceError | None:
+    """What the system said about a full disk or a missing permission, as an error for people; else None."""
+    if not isinstance(error, OSError):
+        return None
+    where = "" if error.filename is None else f"{error.filename}: "
+    if is_full(error):
+        return ResourceError(
+            "The disk must have room for what is written.",
+            got=f"{where}{error.strerror}",
+            next_step="free some space and run the same command again; fit goes on where it stopped",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return ResourceError(
+            "Files and folders must be open to this user.",
+            got=f"{where}{error.strerror}",
+            next_step="change the permissions (ls -ld shows them), or choose another folder",
+        )
+    return None
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error means that the disk, or this user's share of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def did_you_mean(name: str, known: list[str] | tuple[str, ...]) -> str | None:

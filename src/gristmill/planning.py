@@ -35,8 +35,10 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def check_time(seconds: float) -> None:
-    """Raise UsageError when the time is too short to do anything."""
+def check_time(seconds: float, segments: int | None = None) -> None:
+    """Raise UsageError when the time, or the number of segments, is too short to do anything."""
+    if segments is not None and segments < 1:
+        raise UsageError("--segments must be at least 1.", got=segments, next_step="use --segments 10")
     if seconds < MINIMUM_S:
         raise UsageError(
             f"The time must be at least {MINIMUM_S:.0f} seconds.",
@@ -120,7 +122,12 @@ class Plan:
     def settings(self, seed: int, counted: int | None) -> RaceSettings:
         """How the race is run."""
         return RaceSettings(
-            seed=seed, base_rows=self.base_rows, max_rows=self.max_rows, views=self.views, counted=counted
+            seed=seed,
+            base_rows=self.base_rows,
+            max_rows=self.max_rows,
+            eta=2,  # few candidates fit into minutes; rungs a factor 3 apart leave up to two thirds of the time unused
+            views=self.views,
+            counted=counted,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -141,8 +148,8 @@ FIT_S = {"constant": 1e-6, "features": 9e-4, "linear": 2e-4, "trees": 3e-4}
 """Nominal seconds per row of a one-shot fit on one core."""
 FINISH_SHARE, FINISH_S = 0.12, 6.0
 """Time kept for the finish until it has been measured: share of the budget, and least seconds."""
-FEATURES_SHARE = 0.4
-"""Part of all core-seconds of the search that frozen features at the largest resolution may cost."""
+FEATURES_SHARE = 0.5
+"""Part of the search time, on one core, that frozen features at the largest resolution may cost."""
 TEST_SHARE = 0.12
 """Part of the budget that reading the test part with those features may cost."""
 RUNG_SHARE = 0.6
@@ -207,6 +214,8 @@ def _horizon(deadline: Deadline) -> float:
 
 def _space(task: Task, pretrained: bool) -> Space:
     recipes = parameters_of(f.name for f in catalog.families(task, pretrained=pretrained))
+    if task.target.task != "regression":  # it would only make equal candidates look different
+        recipes = tuple(p for p in recipes if p.name != "train.loss")
     return Space(parameters=catalog.space(task, pretrained=pretrained).parameters + recipes)
 
 
@@ -216,7 +225,7 @@ def _machine_speed(task: Task, pretrained: bool) -> float:
 
     backbone = "lite0" if pretrained else "hog"
     channels = catalog.picture(task)[0]
-    path = features.backbone_onnx(backbone, 64, channels)
+    path = features.backbone_onnx("lite0-layers" if pretrained else "hog", 64, channels)
     pictures = np.random.default_rng(0).integers(0, 256, (8, 64, 64, channels), dtype=np.uint8)
     best = float("inf")
     session = features.open_session(path, 1)
@@ -247,9 +256,9 @@ def _resolution(
     for side in (64, 96, 128, 160, 224):
         config = {"family": "features", "features.backbone": backbone, "features.resolution": side}
         per_row = catalog.seconds_per_row(config, task) * speed
-        fits = rows * per_row <= FEATURES_SHARE * horizon * cpus
+        fits = rows * per_row <= FEATURES_SHARE * horizon
         readable = sizes["test"] * per_row / cpus <= TEST_SHARE * total
-        if side > 64 and not (fits and readable and side <= max(128, 5 * stored)):
+        if side > 64 and not (fits and readable and side <= max(128, 4 * stored)):
             break
         best = side
     return best
@@ -279,13 +288,13 @@ def _base_rows(
     horizon: float,
     speed: float,
 ) -> int:
-    """Rows of the first rung: a ninth of what the portfolio's first network can see in its time."""
+    """Rows of the first rung: an eighth of what the portfolio's first network can see in its time."""
     networks = [c for c, _ in portfolio if catalog.family(c["family"]).learner == "network"]
     if not networks:
         return max(1, sizes["train"])
     per_row = catalog.seconds_per_row(networks[0], task) * speed
     whole = RUNG_SHARE * horizon / per_row if horizon != float("inf") else 9.0 * sizes["train"]
-    return max(256, min(round(whole / 9.0), 20 * sizes["train"]))
+    return max(256, min(round(whole / 8.0), 20 * sizes["train"]))
 
 
 def _flips_keep_labels(prepared: Prepared) -> bool:

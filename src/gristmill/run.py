@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gristmill.errors import RunError, UsageError
+from gristmill.errors import RunError, UsageError, of_the_disk
 
 RUN_VERSION = 1
 
@@ -107,6 +107,7 @@ def locate(output: Path, identity: str, *, fresh: bool = False) -> Run:
         RunError: if NAME.grist exists without its run, or the folder holds something else.
     """
     run = Run(folder=output.with_suffix(".run"), output=output, identity=identity)
+    _check_kinds(run)
     if not run.folder.exists() and output.exists() and not fresh:
         raise RunError(
             "The output must not exist yet, unless its run folder lies beside it.",
@@ -120,8 +121,24 @@ def locate(output: Path, identity: str, *, fresh: bool = False) -> Run:
             got=f"{run.folder} holding {strangers[0]}",
             next_step="choose another name with --out",
         )
-    run.folder.mkdir(exist_ok=True)
+    try:
+        run.folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise of_the_disk(error) or error from None
     return run
+
+
+def _check_kinds(run: Run) -> None:
+    for path, kind, fits in (
+        (run.folder, "a folder", run.folder.is_dir()),
+        (run.output, "a file", run.output.is_file()),
+    ):
+        if path.exists() and not fits:
+            raise RunError(
+                f"{path.name} must be {kind}: here the run keeps what it makes.",
+                got="something else of this name",
+                next_step="choose another name with --out",
+            )
 
 
 def claim(run: Run, options: Mapping[str, Any], *, fresh: bool = False) -> None:

@@ -112,9 +112,15 @@ def write_report(path: Path, out: Path | None) -> Path:
     """
     if path.is_dir():
         record = path / "report.json"
+        if not (path / "run.json").exists():
+            raise UsageError(
+                "The path must be a run folder or a .grist file.", got=path, next_step="gristmill runs"
+            )
         if not record.exists():
             raise UsageError(
-                "A run must be finished to have a report.", got=path, next_step="give it the time to finish"
+                "A run must be finished to have a report.",
+                got=path,
+                next_step="the same fit command goes on with it",
             )
         page = render(RunReport.from_json(json.loads(record.read_text())))
         target = out or path / "report.html"
