@@ -125,7 +125,7 @@ class Plan:
             seed=seed,
             base_rows=self.base_rows,
             max_rows=self.max_rows,
-            eta=2,  # few candidates fit into minutes; rungs a factor 3 apart leave up to two thirds of the time unused
+            eta=2,  # few candidates fit into minutes; rungs three apart can leave most of the time unused
             views=self.views,
             counted=counted,
         )

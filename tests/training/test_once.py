@@ -49,7 +49,8 @@ def test_features_then_a_linear_model(pictures, tmp_path):
     assert outcome.score > 0.9
     ready = deployable(outcome)
     assert ready.meta["preprocessing"]["image"] == {"longest": 8, "channels": 1, "size": 32, "how": "squash"}
-    evaluated = array[len(pictures.parts.train) :].astype(np.float32)
+    judged = len(pictures.parts.valid) + len(pictures.parts.calib)
+    evaluated = array[:judged].astype(np.float32)
     predictions = load_array(tmp_path / "s" / "predictions.npy")
     np.testing.assert_allclose(linear.logits(ready.tensors, evaluated), predictions, rtol=1e-2, atol=1e-2)
 
@@ -60,8 +61,15 @@ def test_features_in_slices_join(pictures, tmp_path):
     joined = fit(pictures, tmp_path, "features", [second, first], name="a", **HOG)
     whole = fit(pictures, tmp_path, "features", [features(pictures, tmp_path)], name="b", **HOG)
     assert joined.score == whole.score
-    with pytest.raises(DataError, match="all train, valid and calib"):
-        fit(pictures, tmp_path, "features", [first], name="c", **HOG)
+
+
+def test_features_cut_short_still_serve(pictures, tmp_path):
+    judged = len(pictures.parts.valid) + len(pictures.parts.calib)
+    part = features(pictures, tmp_path, "f0", to_rows=judged + 200)
+    assert fit(pictures, tmp_path, "features", [part], name="a", **HOG).score > 0.7
+    too_few = features(pictures, tmp_path, "f1", to_rows=judged - 1)
+    with pytest.raises(DataError, match="all valid and calib"):
+        fit(pictures, tmp_path, "features", [too_few], name="b", **HOG)
 
 
 def test_extraction_keeps_its_cap(pictures, tmp_path, monkeypatch):

@@ -210,11 +210,11 @@ class Ledger:
         return f"{config_hash(config, self._defaults)}-{view}"
 
     def features_ready(self, candidate: Candidate) -> bool:
-        """Whether the features it reads (if any) are there."""
+        """Whether the features it reads (if any) are there, all of them or as many as the cap allowed."""
         if candidate.parent is None:
             return True
         outcome = self.outcomes.get(self.features.get(candidate.parent, ""))
-        return outcome is not None and outcome.state == "done"
+        return outcome is not None and _usable(outcome)
 
     # folding
 
@@ -305,7 +305,7 @@ class Ledger:
             self.cost.learn(candidate.key, candidate.family, segment, outcome, candidate.learner)
 
     def _features_told(self, segment: Segment, outcome: Outcome) -> None:
-        if outcome.state == "done":
+        if _usable(outcome):
             return
         for candidate in [c for c in self.waiting if self.features.get(str(c.parent)) == segment.id]:
             candidate.stopped = f"its features: {outcome.state} {outcome.reason}".strip()
@@ -387,3 +387,8 @@ class Ledger:
         )
         self.dead_families[family] = message
         return message
+
+
+def _usable(outcome: Outcome) -> bool:
+    """Features that were cut short still serve when some were kept."""
+    return outcome.state == "done" or (outcome.state == "cut" and bool(outcome.artefacts))

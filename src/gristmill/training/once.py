@@ -40,6 +40,8 @@ class Columns:
     train: np.ndarray
     evaluated: np.ndarray
     meta: Mapping[str, Any]
+    kept: np.ndarray | None = None
+    """Which rows of the view `train` has, bool; None: all (features may have been cut short)."""
 
 
 def fit_once(
@@ -59,12 +61,14 @@ def fit_once(
     pace = Pace(segment.cap_s)
     device.threads(threads)
     view, target = prepared.views[segment.view], prepared.task.target
-    values = np.asarray(prepared.targets[target.name])[view.rows]
+    columns = _columns(segment, prepared, folder, parents)
+    kept = np.ones(len(view.rows), bool) if columns.kept is None else columns.kept
+    values = np.asarray(prepared.targets[target.name])[view.rows[kept]]
     scale = scale_of(values) if target.task == "regression" else None
     y = values if scale is None else standardised(values, scale)
-    columns = _columns(segment, prepared, folder, parents)
+    weights = None if view.weights is None else view.weights[kept]
     startup = pace.seconds
-    state, outputs = _fitted(segment, prepared, columns, y, view.weights, pace, threads)
+    state, outputs = _fitted(segment, prepared, columns, y, weights, pace, threads)
     return checkpoint.conclude(
         segment,
         folder,
@@ -73,7 +77,7 @@ def fit_once(
 
 
 def extract(segment: Segment, prepared: Prepared, folder: Path, *, threads: int) -> Outcome:
-    """Features of a frozen backbone for the rows train, valid, calib (in this order, no test row).
+    """Features of a frozen backbone for the rows valid, calib, train (see `featured_rows`; no test row).
 
     `segment.from_rows` and `to_rows` (0: the end) choose a slice of that list; the artefact `features` is
     float16 (n, d). Cut by its cap it keeps the rows done: `facts["to_rows"]` says up to where. It is refused
@@ -107,9 +111,13 @@ def extract(segment: Segment, prepared: Prepared, folder: Path, *, threads: int)
 
 
 def featured_rows(prepared: Prepared) -> np.ndarray:
-    """The rows whose features are extracted, in order: train, valid, calib."""
+    """The rows whose features are extracted, in order: valid, calib, then train in a seeded random order.
+
+    So features that were cut short still serve: every judged row is there, and an even share of training.
+    """
     parts = prepared.parts
-    return np.concatenate([parts.train, parts.valid, parts.calib]).astype(np.int64)
+    shuffled = np.random.default_rng(0).permutation(parts.train)
+    return np.concatenate([parts.valid, parts.calib, shuffled]).astype(np.int64)
 
 
 def _extracted(segment: Segment, folder: Path, done: list[np.ndarray], wanted: int, pace: Pace) -> Outcome:
@@ -171,7 +179,7 @@ def _of_table(full: np.ndarray, prepared: Prepared, view: str, meta: Mapping[str
 def _of_features(
     segment: Segment, prepared: Prepared, folder: Path, parents: Mapping[str, Outcome]
 ) -> Columns:
-    """Features of the view's and the evaluated rows, joined from the slices that the parents hold."""
+    """Features of the evaluated rows and of those of the view that were reached, joined from all slices."""
     slices = sorted(
         (o for o in parents.values() if "features" in o.artefacts),
         key=lambda o: int(o.facts.get("from_rows", 0)),
@@ -180,16 +188,18 @@ def _of_features(
         checkpoint.load_array(checkpoint.locate(o.artefacts["features"], o.id, folder.parent)) for o in slices
     ]
     every = featured_rows(prepared)
-    if sum(len(a) for a in arrays) != len(every):
+    judged, reached = len(prepared.parts.valid) + len(prepared.parts.calib), sum(len(a) for a in arrays)
+    position = np.full(int(every.max()) + 1, -1)
+    position[every[:reached]] = np.arange(reached)
+    rows = position[prepared.views[segment.view].rows]
+    kept = rows >= 0
+    if reached < judged or not kept.any():
         raise DataError(
-            "The features of all train, valid and calib rows are needed.",
-            got=f"{sum(len(a) for a in arrays)} of {len(every)} rows",
+            "The features of all valid and calib rows and of some training rows are needed.",
+            got=f"{reached} of {len(every)} rows",
             next_step="extract the missing slices first",
         )
     joined = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
-    train = len(prepared.parts.train)
-    position = np.full(int(every.max()) + 1, -1)
-    position[every] = np.arange(len(every))
     chosen = family("features").features(segment.config) or {}
     channels, longest = picture(prepared.task)
     side = int(chosen["resolution"])
@@ -201,9 +211,10 @@ def _of_features(
         "preprocessing": {"image": image},
     }
     return Columns(
-        train=joined[position[prepared.views[segment.view].rows]].astype(np.float32),
-        evaluated=joined[train:].astype(np.float32),
+        train=joined[rows[kept]].astype(np.float32),
+        evaluated=joined[:judged].astype(np.float32),
         meta=meta,
+        kept=kept,
     )
 
 
