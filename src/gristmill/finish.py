@@ -343,12 +343,12 @@ class Keeper:
         needed = self._fixed_s() + self._reading_s(ENSEMBLE_COST * self.cost, rows)
         return min(MOST_RESERVED * self.deadline.total, needed)
 
-    def cost_cap(self, left: float) -> float:
+    def cost_cap(self, left: float, best: Candidate) -> float:
         """What a row may cost (seconds of one core) so that agreement check and test part fit into `left`;
-        the best candidate is always allowed."""
+        the best candidate is always allowed, also when a run goes on and none was considered before."""
         rows = len(self.prepared.parts.test) + AGREEMENT_ROWS
         spare = left - self._fixed_s() - self._reading_s(0.0, rows)
-        return max(self.cost, spare * planning.cores() / (SAFETY * rows))
+        return max(best.cost, spare * planning.cores() / (SAFETY * rows))
 
     def readable_rows(self, cost: float) -> int:
         """How many test rows can be read in the time left, at least 100."""
@@ -424,7 +424,7 @@ def conclude(
     found = [c for c in candidates(study, keeper.prepared) if c.id not in keeper.broken]
     if not found:
         return None
-    cap = math.inf if stopped else keeper.cost_cap(keeper.deadline.left())
+    cap = math.inf if stopped else keeper.cost_cap(keeper.deadline.left(), found[0])
     choice = choose(found, keeper.prepared, cost_cap=cap)
     draft = write(keeper, choice, keeper.run.folder / "final.grist")
     model = runtime.load(draft)
