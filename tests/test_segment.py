@@ -29,7 +29,7 @@ SEGMENTS = st.builds(
 OUTCOMES = st.builds(
     Outcome,
     id=TEXT,
-    state=st.sampled_from(["done", "cut", "failed", "oom", "diverged", "lost"]),
+    state=st.sampled_from(["done", "cut", "failed", "oom", "diverged", "lost", "full"]),
     reason=TEXT,
     score=st.none() | st.floats(-1, 1),
     noise=st.none() | st.floats(0, 1),

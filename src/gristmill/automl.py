@@ -25,7 +25,7 @@ from gristmill.data.audit import Audit
 from gristmill.data.prepare import Prepared, Scan
 from gristmill.data.source import Source
 from gristmill.deadline import Deadline, format_duration, parse_duration
-from gristmill.errors import BudgetError, DataError, GristmillError, Interrupted
+from gristmill.errors import BudgetError, DataError, GristmillError, Interrupted, ResourceError
 from gristmill.evaluation.evaluate import Evaluation
 from gristmill.run import Run, claim, clear, identity_of, locate, output_path, write_json
 from gristmill.search.executors.local import LocalExecutor
@@ -402,6 +402,7 @@ def _race(session: _Session, study: Study, executor: LocalExecutor, keeper: fini
         if not study.open or left <= 0:
             break
         for outcome in executor.wait(executor.clock.now() + min(0.5, max(0.05, left))):
+            check_room(outcome)
             study.tell(outcome)
             _note_progress(session, study, outcome)
             keeper.consider(study, left)
@@ -409,6 +410,16 @@ def _race(session: _Session, study: Study, executor: LocalExecutor, keeper: fini
     for segment in study.open:
         executor.cancel(segment.id)
     keeper.searched = session.deadline.spent()
+
+
+def check_room(outcome: Outcome) -> None:
+    """Raise ResourceError for an outcome that met a full disk, which says nothing about its candidate."""
+    if outcome.state == "full":
+        raise ResourceError(
+            "The disk must have room for what is written.",
+            got=outcome.reason,
+            next_step="free some space and run the same command again; it goes on where it stopped",
+        )
 
 
 def _left(session: _Session, keeper: finish.Keeper) -> float:

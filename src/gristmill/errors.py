@@ -14,6 +14,7 @@ GristmillError          exit 1   anything a user can meet
 from __future__ import annotations
 
 import errno
+import os
 
 
 class GristmillError(Exception):
@@ -117,7 +118,9 @@ def of_the_disk(error: BaseException | None) -> ResourceError | None:
 
 def is_full(error: BaseException) -> bool:
     """Whether an error means that the disk, or this user's share of it, is full."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return os.strerror(errno.ENOSPC) in str(error)  # libraries that wrap what the system said
 
 
 def did_you_mean(name: str, known: list[str] | tuple[str, ...]) -> str | None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 SegmentKind = Literal["train", "cooldown", "fit", "features", "distil"]
-OutcomeState = Literal["done", "cut", "failed", "oom", "diverged", "lost"]
+OutcomeState = Literal["done", "cut", "failed", "oom", "diverged", "lost", "full"]
+"""`full`: the disk was, and the run stops; the search never hears of it."""
 Config = Mapping[str, Any]
 
 

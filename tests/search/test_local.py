@@ -42,6 +42,7 @@ def test_a_worker_lives_on_and_knows_its_context_and_threads(tmp_path: Path) -> 
     [
         ("fail", "failed", "ValueError: the rate must be positive"),
         ("memory", "oom", "MemoryError"),
+        ("disk", "full", "OSError: [Errno 28] No space left on device"),
         ("wrong", "failed", "TypeError: a work function must return the outcome of its segment"),
     ],
 )

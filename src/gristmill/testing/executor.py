@@ -8,6 +8,7 @@ class TestMine(ExecutorContract):
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -24,14 +25,16 @@ LONG = 60.0  # seconds a test waits at most for something that takes millisecond
 
 
 def behave(segment: Segment, context: Mapping[str, Any]) -> Outcome:
-    """Do what the configuration says: `do` is score, fail, memory, noise, sleep, wrong, children or die
-    (by SIGKILL, as long as `context["deaths"]`, a folder, holds fewer than `times` marks)."""
+    """Do what the configuration says: `do` is score, fail, memory, disk, noise, sleep, wrong, children or
+    die (by SIGKILL, as long as `context["deaths"]`, a folder, holds fewer than `times` marks)."""
     do, config = segment.config.get("do", "score"), segment.config
     time.sleep(float(config.get("sleep", 0.0)))
     if do == "fail":
         raise ValueError("the rate must be positive\nsecond line")
     if do == "memory":
         raise MemoryError
+    if do == "disk":
+        raise OSError(errno.ENOSPC, "No space left on device")
     if do == "noise":
         print("x" * int(config["bytes"]), flush=True)
         sys.stdin.read()

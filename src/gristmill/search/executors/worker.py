@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, BinaryIO
 
+from gristmill.errors import is_full
 from gristmill.segment import Outcome, OutcomeState, Segment
 
 Work = Callable[[Segment, Mapping[str, Any]], Outcome]
@@ -56,8 +57,7 @@ def run(function: Work, segment: Segment, context: Mapping[str, Any]) -> Outcome
             raise TypeError(f"a work function must return the outcome of its segment; got {outcome!r:.200}")
     except BaseException as error:
         traceback.print_exc()
-        state: OutcomeState = "oom" if _out_of_memory(error) else "failed"
-        outcome = Outcome(id=segment.id, state=state, reason=_reason(error))
+        outcome = Outcome(id=segment.id, state=_state(error), reason=_reason(error))
     seconds = outcome.seconds or time.monotonic() - started
     return replace(outcome, seconds=seconds, peak_memory=outcome.peak_memory or _peak_memory())
 
@@ -115,6 +115,12 @@ def _die_with(parent: int | None) -> None:
 def _reason(error: BaseException) -> str:
     last = (str(error).strip().splitlines() or [""])[0]
     return f"{type(error).__name__}: {last}" if last else type(error).__name__
+
+
+def _state(error: BaseException) -> OutcomeState:
+    if is_full(error):
+        return "full"
+    return "oom" if _out_of_memory(error) else "failed"
 
 
 def _out_of_memory(error: BaseException) -> bool:
