@@ -283,7 +283,8 @@ def fit(
             prepared, scan, audited = _prepare(session)
             study, keeper = _plan(session, prepared, scan)
             _race(session, study, executor, keeper)
-        return _finish(session, study, keeper, audited, prepared)
+            choice = _choose(session, study, executor, keeper)
+        return _finish(session, study, keeper, choice, audited)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -446,30 +447,43 @@ def _status(study: Study, keeper: finish.Keeper) -> str:
     return f"{best}; now: {running}"
 
 
+def _choose(session: _Session, study: Study, executor: LocalExecutor, keeper: finish.Keeper) -> finish.Choice:
+    """Step 5: the ensemble, calibrated; its one-shot members once more with the validation rows."""
+    session.tell("step", "choosing and calibrating the final model")
+    stopped = bool(session.interrupts.signal)
+    choice = finish.decide(keeper, study, executor, stopped=stopped)
+    if choice is None and stopped:
+        raise session.interrupts.error("before there was a model")
+    if choice is None:
+        raise BudgetError(
+            "The time must be enough for at least one model.",
+            got=format_duration(session.deadline.total),
+            next_step="give it more with --time; the same command goes on where it stopped",
+        )
+    return choice
+
+
 def _finish(
-    session: _Session, study: Study, keeper: finish.Keeper, audited: Audit, prepared: Prepared
+    session: _Session, study: Study, keeper: finish.Keeper, choice: finish.Choice, audited: Audit
 ) -> Result:
-    """Steps 5 and 6: choose, calibrate, build, verify, read the test part once, report."""
-    session.tell("step", "choosing, calibrating, verifying and testing the final model")
+    """Step 6: build, verify, read the test part once, report."""
+    session.tell("step", "verifying and testing the final model")
     stopped = bool(session.interrupts.signal)
     made = finish.conclude(
         keeper,
         study,
+        choice,
         audit=audited,
         seed=session.problem.seed,
         stopped=stopped,
         embed_examples=session.embed_examples,
         options=session.problem.to_json(),
     )
-    if made is None and stopped:
-        raise session.interrupts.error("before there was a model")
-    if made is None:
-        raise session.too_little()
     result = Result(
         bundle=session.run.output,
         report=session.run.report,
         evaluation=made.evaluation,
-        metric=prepared.task.metric,
+        metric=keeper.prepared.task.metric,
         score=made.score,
         state="stopped" if stopped else "finished",
         spent=session.deadline.spent(),

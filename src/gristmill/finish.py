@@ -18,7 +18,7 @@ import numpy as np
 
 from gristmill import narrative, planning
 from gristmill.data.audit import Audit
-from gristmill.data.prepare import Prepared, Scan
+from gristmill.data.prepare import WITH_VALID, Prepared, Scan
 from gristmill.data.source import Source
 from gristmill.deadline import Deadline
 from gristmill.deployment import bundle, runtime
@@ -33,6 +33,7 @@ from gristmill.models import catalog
 from gristmill.models.weights import LITE0
 from gristmill.report import Rival, headline, render
 from gristmill.run import Run, write_bytes, write_json
+from gristmill.search.executors.local import LocalExecutor
 from gristmill.search.journal import Journal
 from gristmill.search.study import Study
 from gristmill.segment import Artefact, Outcome, Segment
@@ -48,6 +49,8 @@ MOST_MEMBERS = 4
 ENSEMBLE_COST = 1.6
 """The final ensemble may cost this many times what its best member costs, as far as the reserve goes."""
 SAFETY = 1.25
+AGAIN = 1.6
+"""Fitting again with the validation rows takes at most this many times what the first fit took."""
 MOST_RESERVED = 0.4
 """The reserve never takes more than this part of the budget; then only a part of the test rows is read."""
 REBUILD_SHARE = 0.02
@@ -168,7 +171,7 @@ def choose(found: Sequence[Candidate], prepared: Prepared, *, cost_cap: float = 
     """
     task, target = prepared.task, prepared.task.target
     y = np.asarray(prepared.targets[target.name])
-    valid, calib = prepared.parts.valid, prepared.parts.calib
+    valid = prepared.parts.valid
     by_id = {c.id: c for c in found}
     weights = ensemble.greedy(
         {c.id: c.outputs[: len(valid)] for c in found},
@@ -179,7 +182,20 @@ def choose(found: Sequence[Candidate], prepared: Prepared, *, cost_cap: float = 
         cost_cap=cost_cap,
         max_members=MOST_MEMBERS,
     )
-    members = tuple((by_id[i], w) for i, w in weights.items())
+    return calibrated(tuple((by_id[i], w) for i, w in weights.items()), prepared)
+
+
+def calibrated(
+    members: tuple[tuple[Candidate, float], ...], prepared: Prepared, valid_figures: Evaluation | None = None
+) -> Choice:
+    """The choice of `members`, calibrated on calib and judged on valid.
+
+    Args:
+        valid_figures: What is known of it on valid already (of members that have since learnt from valid).
+    """
+    target = prepared.task.target
+    y = np.asarray(prepared.targets[target.name])
+    valid, calib = prepared.parts.valid, prepared.parts.calib
     raw = ensemble.combine([c.outputs for c, _ in members], [w for _, w in members], target)
     if target.task == "regression":
         heat, threshold = 1.0, None
@@ -191,11 +207,11 @@ def choose(found: Sequence[Candidate], prepared: Prepared, *, cost_cap: float = 
         outputs, before = np.exp(calibrate.apply_temperature(raw, heat)), np.exp(raw)
         threshold = calibrate.choose_threshold(outputs[len(valid) :], y[calib]).threshold
         answer_set = calibrate.conformal_quantile(outputs[len(valid) :], y[calib])
-    judged = evaluate(
+    judged = valid_figures or evaluate(
         target,
         y[valid],
         outputs[: len(valid)],
-        metric=task.metric,
+        metric=prepared.task.metric,
         part="valid",
         names=prepared.names,
         rows=valid,
@@ -322,6 +338,8 @@ class Keeper:
     build_s: float = 0.0
     cost: float = 0.0
     """Seconds of one core per row of the best candidate so far."""
+    again_s: float = 0.0
+    """Seconds that fitting the best candidate took, when it is to be fitted again at the end."""
     started: float = 0.0
     searched: float = 0.0
     broken: frozenset[str] = frozenset()
@@ -339,9 +357,13 @@ class Keeper:
         """Seconds that the finish needs from now on: building, the agreement check, the test part."""
         if self.deadline.total == math.inf:
             return 0.0
-        rows = len(self.prepared.parts.test) + AGREEMENT_ROWS
-        needed = self._fixed_s() + self._reading_s(ENSEMBLE_COST * self.cost, rows)
+        needed = self.needed_s(ENSEMBLE_COST * self.cost) + AGAIN * self.again_s
         return min(MOST_RESERVED * self.deadline.total, needed)
+
+    def needed_s(self, cost: float) -> float:
+        """Seconds of the finish for a model that costs `cost` seconds of one core per row."""
+        rows = len(self.prepared.parts.test) + AGREEMENT_ROWS
+        return self._fixed_s() + self._reading_s(cost, rows)
 
     def cost_cap(self, left: float, best: Candidate) -> float:
         """What a row may cost (seconds of one core) so that agreement check and test part fit into `left`;
@@ -368,7 +390,8 @@ class Keeper:
         """Build a better bundle when there is a better model and building is worth its time."""
         found = [c for c in candidates(study, self.prepared) if c.id not in self.broken]
         if found:
-            self.cost = found[0].cost
+            self.cost, kind = found[0].cost, study.segment(found[0].id).kind
+            self.again_s = study.outcome(found[0].id).seconds if kind == "fit" else 0.0
         if not found or not self._worth_building(found[0], left):
             return
         began = self.deadline.spent()
@@ -404,28 +427,90 @@ class Keeper:
         return [("prepare", self.started), ("search", searched - self.started), ("finish", now - searched)]
 
 
-def conclude(
-    keeper: Keeper,
-    study: Study,
-    *,
-    audit: Audit,
-    seed: int,
-    stopped: bool,
-    embed_examples: bool,
-    options: Mapping[str, Any],
-) -> Made | None:
-    """Make NAME.grist: choose among all candidates, build, check, read the test part, report.
+def decide(keeper: Keeper, study: Study, executor: LocalExecutor, *, stopped: bool) -> Choice | None:
+    """The final model: the ensemble chosen on valid, its one-shot members fitted once more with valid added.
 
-    A stopped run (Ctrl-C) skips the test part and ends within seconds. None when there is no candidate.
-
-    Raises:
-        VerificationError: if neither the chosen ensemble nor the best single model agrees with its bundle.
+    Nothing is chosen afterwards, so valid may teach: a quarter more rows for a linear model or trees, in
+    seconds. Calibration stays on calib, which no model has seen; figures on valid stay those of the choice.
+    None when there is no candidate. A stopped run is not fitted again.
     """
     found = [c for c in candidates(study, keeper.prepared) if c.id not in keeper.broken]
     if not found:
         return None
     cap = math.inf if stopped else keeper.cost_cap(keeper.deadline.left(), found[0])
     choice = choose(found, keeper.prepared, cost_cap=cap)
+    if stopped:
+        return choice
+    again = _fitted_again(keeper, choice, study, executor)
+    if not again:
+        return choice
+    members = tuple((again.get(c.id, c), w) for c, w in choice.members)
+    keeper.say("note", f"fitted again with the {len(keeper.prepared.parts.valid):,} validation rows added")
+    return calibrated(members, keeper.prepared, choice.valid)
+
+
+def _fitted_again(
+    keeper: Keeper, choice: Choice, study: Study, executor: LocalExecutor
+) -> dict[str, Candidate]:
+    """The one-shot members fitted on train and valid, by the id of the member each replaces.
+
+    A member that fails or does not end in time stays as it is.
+    """
+    timed = keeper.deadline.total != math.inf
+    room = keeper.deadline.left() - keeper.needed_s(choice.cost) if timed else math.inf
+    segments: dict[str, Segment] = {}
+    for candidate, _ in choice.members:
+        before, took = study.segment(candidate.id), study.outcome(candidate.id).seconds
+        if before.kind == "fit" and candidate.role != "floor" and AGAIN * took + 1.0 <= room:
+            view = before.view + WITH_VALID
+            name = before.id.replace(f"-{before.view}-", f"-{view}-")
+            segments[candidate.id] = replace(before, id=name, view=view, cap_s=room)
+    outcomes = _performed(list(segments.values()), executor, room)
+    by_id = {c.id: c for c, _ in choice.members}
+    return {
+        old: _replaced(by_id[old], outcomes[segment.id], keeper.prepared)
+        for old, segment in segments.items()
+        if segment.id in outcomes
+    }
+
+
+def _performed(segments: list[Segment], executor: LocalExecutor, room: float) -> dict[str, Outcome]:
+    """The outcomes with a deployable member of what ends within `room` seconds."""
+    until = executor.clock.now() + room
+    waiting, done = list(segments), dict[str, Outcome]()
+    while (waiting or executor.open) and executor.clock.now() < until:
+        while waiting and executor.slots():
+            executor.submit(waiting.pop(0))
+        done |= {o.id: o for o in executor.wait(min(until, executor.clock.now() + 0.5))}
+    for left in list(executor.open):
+        executor.cancel(left)
+    return {i: o for i, o in done.items() if o.state == "done" and "member" in o.artefacts}
+
+
+def _replaced(candidate: Candidate, outcome: Outcome, prepared: Prepared) -> Candidate:
+    folder = Path(outcome.artefacts["member"].uri).parent
+    return replace(candidate, id=outcome.id, outputs=_outputs(outcome, prepared), folder=folder)
+
+
+def conclude(
+    keeper: Keeper,
+    study: Study,
+    choice: Choice,
+    *,
+    audit: Audit,
+    seed: int,
+    stopped: bool,
+    embed_examples: bool,
+    options: Mapping[str, Any],
+) -> Made:
+    """Make NAME.grist of the choice: build, check, read the test part, report.
+
+    A stopped run (Ctrl-C) skips the test part and ends within seconds.
+
+    Raises:
+        VerificationError: if the bundle does not agree with the trained model.
+    """
+    found = [c for c in candidates(study, keeper.prepared) if c.id not in keeper.broken]
     draft = write(keeper, choice, keeper.run.folder / "final.grist")
     model = runtime.load(draft)
     agreement(model, choice, keeper.source, keeper.prepared, EARLY_ROWS if stopped else AGREEMENT_ROWS)
@@ -433,7 +518,7 @@ def conclude(
     if not stopped and len(keeper.prepared.parts.test):
         test, rival, reading = _read_test(keeper, choice, model, found)
     judged = test or choice.valid
-    weights = {c.id: w for c, w in choice.members}
+    weights = {c.id.replace(WITH_VALID, ""): w for c, w in choice.members}
     record = narrative.tell(
         source=keeper.source,
         prepared=keeper.prepared,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 PREPARED_VERSION = 1
 _PARTS = ("train", "valid", "calib", "test")
+WITH_VALID = "+valid"
 Progress = Callable[[int, int], None]
 _HEADERS_PER_CHUNK = 256
 _MOST_ROWS_PER_CHUNK = 64
@@ -356,6 +357,22 @@ class Prepared:
     def batch_targets(self, rows: NDArray[np.integer[Any]]) -> dict[str, NDArray[Any]]:
         """The targets of some rows, by name."""
         return {name: values[rows] for name, values in self.targets.items()}
+
+    def view(self, name: str) -> View:
+        """The view called `name`; `NAME+valid` is the view with all validation rows added.
+
+        The latter is for fitting a chosen one-shot learner once more, when nothing is left to choose.
+        """
+        view = self.views[name.removesuffix(WITH_VALID)]
+        if not name.endswith(WITH_VALID):
+            return view
+        weights = view.weights
+        if weights is not None:
+            weights = np.concatenate([weights, np.ones(len(self.parts.valid), weights.dtype)])
+        rows = np.concatenate([view.rows, self.parts.valid])
+        from gristmill.data.split import view as make_view
+
+        return make_view(name, rows, f"{view.description}, and the validation rows", weights)
 
     @property
     def class_counts(self) -> NDArray[np.int64]:

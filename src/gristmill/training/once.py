@@ -60,7 +60,7 @@ def fit_once(
         return known
     pace = Pace(segment.cap_s)
     device.threads(threads)
-    view, target = prepared.views[segment.view], prepared.task.target
+    view, target = prepared.view(segment.view), prepared.task.target
     columns = _columns(segment, prepared, folder, parents)
     kept = np.ones(len(view.rows), bool) if columns.kept is None else columns.kept
     values = np.asarray(prepared.targets[target.name])[view.rows[kept]]
@@ -159,7 +159,7 @@ def _columns(segment: Segment, prepared: Prepared, folder: Path, parents: Mappin
     store, task = prepared.store(), prepared.task
     table = store.gather(np.arange(store.rows))
     encoder = TableEncoder.fit(
-        table, task.inputs, prepared.views[segment.view].rows, numbers=numbers, categories=categories
+        table, task.inputs, prepared.view(segment.view).rows, numbers=numbers, categories=categories
     )
     encoded, codes = encoder.transform(table)
     meta = {
@@ -173,7 +173,7 @@ def _columns(segment: Segment, prepared: Prepared, folder: Path, parents: Mappin
 
 def _of_table(full: np.ndarray, prepared: Prepared, view: str, meta: Mapping[str, Any]) -> Columns:
     evaluated = np.concatenate([prepared.parts.valid, prepared.parts.calib]).astype(np.int64)
-    return Columns(train=full[prepared.views[view].rows], evaluated=full[evaluated], meta=meta)
+    return Columns(train=full[prepared.view(view).rows], evaluated=full[evaluated], meta=meta)
 
 
 def _of_features(
@@ -191,7 +191,7 @@ def _of_features(
     judged, reached = len(prepared.parts.valid) + len(prepared.parts.calib), sum(len(a) for a in arrays)
     position = np.full(int(every.max()) + 1, -1)
     position[every[:reached]] = np.arange(reached)
-    rows = position[prepared.views[segment.view].rows]
+    rows = position[prepared.view(segment.view).rows]
     kept = rows >= 0
     if reached < judged or not kept.any():
         raise DataError(
@@ -264,7 +264,7 @@ def _outcome(
     startup: float,
 ) -> Outcome:
     state, outputs = fitted
-    rows = len(prepared.views[segment.view].rows)
+    rows = len(prepared.view(segment.view).rows)
     score, noise = outcomes.scored(prepared, outputs, scale)
     described = {
         "family": segment.config["family"],
