@@ -46,6 +46,9 @@ class MemoryPrepared:
     views: Mapping[str, Any]
     names: tuple[str, ...] = field(default=())
 
+    def view(self, name: str) -> Any:
+        return self.views[name]
+
     def store(self) -> MemoryStore:
         return MemoryStore(columns=self.columns)
 
