@@ -150,6 +150,8 @@ def _claims(
 def _against_traditional(
     make: Any, chosen: Set, result: dict[str, Any], value: float, low: float, high: float
 ) -> Any:
+    if result["traditional"] is None:  # there was no time for it: the claim is not shown
+        return make("minus the traditional model", 0.0, None, 0.0, False)
     other = float(result["traditional"])
     sign = -1.0 if chosen.lower_is_better else 1.0
     return make(
