@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 
 from gristmill.errors import RunError, UsageError
-from gristmill.run import claim, clear, identity_of, list_runs, locate, output_path, prune, write_json
+from gristmill.run import (
+    claim,
+    clear,
+    identity_of,
+    list_runs,
+    locate,
+    output_path,
+    prune,
+    read_json,
+    write_json,
+)
 
 
 def test_output_defaults_to_the_name_of_the_data_in_the_current_folder(
@@ -107,3 +117,13 @@ def test_clear_on_an_empty_run_is_harmless(tmp_path: Path) -> None:
     run = locate(tmp_path / "m.grist", "one")
     clear(run)
     assert run.folder.is_dir()
+
+
+def test_a_damaged_record_is_told_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.run" / "result.json"
+    path.parent.mkdir()
+    write_json(path.with_name("run.json"), {})
+    path.write_text("{")
+    with pytest.raises(RunError, match=r"result\.json must be readable"):
+        read_json(path)
+    assert [r["state"] for r in list_runs(tmp_path)] == ["damaged"]

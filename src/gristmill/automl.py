@@ -27,7 +27,7 @@ from gristmill.data.source import Source
 from gristmill.deadline import Deadline, format_duration, parse_duration
 from gristmill.errors import BudgetError, DataError, GristmillError, Interrupted, ResourceError
 from gristmill.evaluation.evaluate import Evaluation
-from gristmill.run import Run, claim, clear, identity_of, locate, output_path, write_json
+from gristmill.run import Run, claim, clear, identity_of, locate, output_path, read_json, write_json
 from gristmill.search.executors.local import LocalExecutor
 from gristmill.search.journal import Journal
 from gristmill.search.lock import RunLock
@@ -636,7 +636,7 @@ def _finished(run: Run, seconds: float) -> Result | None:
     """The result of a run that has already used the time it is given, or None."""
     if not (run.result.exists() and run.output.exists()):
         return None
-    record = json.loads(run.result.read_text())
+    record = read_json(run.result)
     budget = record.get("budget")
     if record["state"] != "finished" or (budget is not None and seconds > budget * 1.001):
         return None

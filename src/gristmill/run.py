@@ -165,12 +165,7 @@ def clear(run: Run) -> None:
 
 
 def _check_identity(run: Run, description: Path, options: Mapping[str, Any]) -> None:
-    try:
-        known = json.loads(description.read_text())
-    except ValueError as error:
-        raise RunError(
-            "run.json must be readable.", got=f"{description}: {error}", next_step="use --fresh"
-        ) from None
+    known = read_json(description)
     if known.get("identity") == run.identity:
         return
     before = known.get("options", {})
@@ -184,6 +179,23 @@ def _check_identity(run: Run, description: Path, options: Mapping[str, Any]) -> 
         got=f"{run.folder.name}: {'; '.join(changed) or 'the data have changed since'}",
         next_step="use --fresh to start it anew (this deletes the old run), or another name with --out",
     )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a record of a run.
+
+    Raises:
+        RunError: if it is damaged.
+    """
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise RunError(
+            f"{path.name} must be readable.",
+            got=f"{path}: {error}",
+            next_step="run fit with --fresh to start it anew (this deletes the old run)",
+        ) from None
+    return found
 
 
 def write_json(path: Path, data: object) -> None:
@@ -210,7 +222,7 @@ def list_runs(folder: Path) -> list[dict[str, Any]]:
     for path in sorted(folder.glob("*.run")):
         if not (path / "run.json").exists():
             continue
-        result = json.loads((path / "result.json").read_text()) if (path / "result.json").exists() else {}
+        result = _result(path / "result.json")
         size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
         found.append(
             {
@@ -224,6 +236,13 @@ def list_runs(folder: Path) -> list[dict[str, Any]]:
             }
         )
     return sorted(found, key=lambda r: -float(r["changed"]))
+
+
+def _result(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path) if path.exists() else {}
+    except RunError:
+        return {"state": "damaged"}
 
 
 def prune(path: Path) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from gristmill.errors import DataError, UsageError
 from gristmill.evaluation.evaluate import evaluate
 from gristmill.evaluation.metrics import floors
 from gristmill.report import RunReport, render
-from gristmill.run import write_bytes
+from gristmill.run import read_json, write_bytes
 
 
 def score(bundle: str | os.PathLike[str], path: Any) -> dict[str, Any]:
@@ -36,7 +35,8 @@ def score(bundle: str | os.PathLike[str], path: Any) -> dict[str, Any]:
         else np.asarray(next(iter(source.targets.values())))
     )
     rows = np.flatnonzero(np.isfinite(y) if target.task == "regression" else y >= 0)
-    raw = model.logits(inputs_of(source, model, rows))
+    given = inputs_of(source, model, rows)
+    raw = model.logits(given)
     readable = np.isfinite(raw).all(axis=1)
     outputs = model.calibrated(raw[readable])
     calibration = model.manifest.target.calibration
@@ -52,18 +52,36 @@ def score(bundle: str | os.PathLike[str], path: Any) -> dict[str, Any]:
         threshold=calibration.threshold,
         answer_set=calibration.least if target.task != "regression" else calibration.half_width,
     )
-    bad = tuple((source.names[i], "cannot be read") for i in rows[~readable])
+    why = model.predict([given[i] for i in np.flatnonzero(~readable)])
+    bad = tuple((source.names[i], p.error) for i, p in zip(rows[~readable], why, strict=True))
     return {"evaluation": found, "unreadable": bad}
 
 
 def _read(model: runtime.Model, path: Any) -> Source:
-    """New data in the shape of the training data: the same target and inputs."""
+    """New data in the shape of the training data: the same target and inputs.
+
+    Raises:
+        DataError: if a column of the training data is missing.
+    """
+    try:
+        return _as_trained(model, path)
+    except UsageError as error:  # about options that the user never gave
+        target, inputs = model.task.target, model.task.inputs
+        raise DataError(
+            "New data must hold the target and the inputs that the model was trained on.",
+            got=error.got,
+            next_step=f"name the target {target.name}, and the inputs {', '.join(i.name for i in inputs)}",
+        ) from None
+
+
+def _as_trained(model: runtime.Model, path: Any) -> Source:
     target, inputs = model.task.target, model.task.inputs
+    task = "regression" if target.task == "regression" else "multiclass"  # a third class is told by its name
     if model.task.has_images:
         is_table = isinstance(path, (str, os.PathLike)) and Path(path).is_file()
-        return data.read(path, target=target.name if is_table else None, task=target.task, group="none")
+        return data.read(path, target=target.name if is_table else None, task=task, group="none")
     names = ",".join(i.name for i in inputs)
-    return data.read(path, target=target.name, inputs=names, task=target.task, metric=model.task.metric)
+    return data.read(path, target=target.name, inputs=names, task=task)
 
 
 def _codes(source: Source, labels: Sequence[str]) -> np.ndarray:
@@ -122,7 +140,7 @@ def write_report(path: Path, out: Path | None) -> Path:
                 got=path,
                 next_step="the same fit command goes on with it",
             )
-        page = render(RunReport.from_json(json.loads(record.read_text())))
+        page = render(RunReport.from_json(read_json(record)))
         target = out or path / "report.html"
     elif path.is_file():
         page = bundles.read_text(path, "report.html")
@@ -147,5 +165,5 @@ def leaderboard(run: Path) -> Sequence[Mapping[str, Any]]:
         raise UsageError(
             "The run must be finished.", got=run, next_step="the same fit command goes on with it"
         )
-    rows: list[dict[str, Any]] = json.loads((run / "result.json").read_text())["leaderboard"]
+    rows: list[dict[str, Any]] = read_json(run / "result.json")["leaderboard"]
     return sorted(rows, key=lambda r: -(r["score"] if r["score"] is not None else -9e9))

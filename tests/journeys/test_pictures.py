@@ -90,6 +90,10 @@ def test_every_face_reads_the_bundle(
     found = json.loads(capsys.readouterr().out)
     assert found["evaluation"]["n"] == 300
     assert found["unreadable"][0][0].endswith("broken.png")
+    assert (
+        found["unreadable"][0][1]
+        == gristmill.load(made.bundle).predict([digits / "0" / "broken.png"])[0].error
+    )
 
 
 def test_pictures_of_all_kinds_get_the_answer_of_the_plain_one(
