@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gristmill import data, planning
+from gristmill.data import Prepared
+from gristmill.deadline import Deadline, VirtualClock
+from gristmill.errors import UsageError
+
+
+def prepared(folder: Path, pictures: Path) -> Prepared:
+    source = data.read(pictures)
+    scan = data.scan(source, cache=folder / "cache")
+    audit = data.audit(source, scan)
+    return data.prepare(source, scan, audit, data.split(source, audit), folder / "prepared")
+
+
+def draw(folder: Path, shapes: dict[str, np.ndarray], count: int = 60) -> Path:
+    """`count` noisy, slightly moved copies of each shape (16 x 16, grey)."""
+    rng = np.random.default_rng(0)
+    for label, shape in shapes.items():
+        (folder / label).mkdir(parents=True)
+        for i in range(count):
+            moved = np.roll(shape, rng.integers(-1, 2, 2), (0, 1))
+            noisy = np.clip(moved + rng.integers(0, 60, shape.shape), 0, 255).astype(np.uint8)
+            Image.fromarray(noisy).save(folder / label / f"{rng.integers(10**9)}x{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def arrows(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Left or right: a mirror changes the label."""
+    left = np.zeros((16, 16), np.uint8)
+    left[2:14, 2:6] = 190
+    left[7:9, 2:14] = 190
+    folder = tmp_path_factory.mktemp("arrows")
+    return prepared(folder, draw(folder / "p", {"left": left, "right": left[:, ::-1].copy()}))
+
+
+@pytest.fixture(scope="module")
+def bars(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Standing or lying: a mirror keeps the label."""
+    standing = np.zeros((16, 16), np.uint8)
+    standing[2:14, 7:9] = 190
+    folder = tmp_path_factory.mktemp("bars")
+    return prepared(folder, draw(folder / "p", {"standing": standing, "lying": standing.T.copy()}))
+
+
+def plan(of: Prepared, seconds: float, *, pretrained: bool = False) -> planning.Plan:
+    return planning.make(of, Deadline.after(seconds, clock=VirtualClock()), 2, pretrained=pretrained)
+
+
+def test_pictures_are_mirrored_only_where_the_label_survives(arrows: Prepared, bars: Prepared) -> None:
+    assert not plan(arrows, 60).flips
+    assert plan(bars, 60).flips
+    flips = {c.get("aug.flip") for c, _ in plan(arrows, 60).portfolio}
+    assert "on" not in flips
+
+
+def test_more_time_buys_resolution_and_longer_trainings(bars: Prepared) -> None:
+    short, long = plan(bars, 20), plan(bars, 600)
+    assert long.resolution >= short.resolution
+    assert long.base_rows >= short.base_rows
+    assert long.horizon > short.horizon
+
+
+def test_the_plan_begins_with_the_floor_and_holds_the_traditional_model(bars: Prepared) -> None:
+    families = [c["family"] for c, _ in plan(bars, 60).portfolio]
+    assert families[0] == "constant"
+    assert any(c.get("features.backbone") == "hog" for c, _ in plan(bars, 60).portfolio)
+    assert not any(c.get("features.backbone") == "lite0" for c, _ in plan(bars, 60).portfolio), "from scratch"
+
+
+def test_learners_say_what_search_must_know(bars: Prepared) -> None:
+    made = plan(bars, 60)
+    by_family = {c["family"]: made.learner(c) for c, _ in made.portfolio}
+    assert by_family["convstack"].resumable
+    assert by_family["features"].parent == {"backbone": "hog", "resolution": 64}
+    assert by_family["constant"].parent is None
+
+
+def test_titles_are_for_people() -> None:
+    assert planning.title({"family": "trees"}) == "gradient-boosted trees"
+    assert "64 px" in planning.title({"family": "convstack", "convstack.resolution": 64})
+    assert "mirror" not in planning.title({"backbone": "hog", "resolution": 32})
+
+
+def test_a_forecast_says_what_more_time_would_buy(bars: Prepared) -> None:
+    text = planning.forecast(bars, 60.0, 1.0, 2, pretrained=False).summary()
+    assert "1m 00s" in text
+    assert "With more time:" in text
+    assert "10m 00s" in text
+
+
+def test_a_time_too_short_is_refused() -> None:
+    with pytest.raises(UsageError, match="at least"):
+        planning.check_time(1.0)
+    planning.check_time(10.0)
