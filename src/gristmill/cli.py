@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -131,7 +133,7 @@ def fit(
             progress=progress,
             already_spent=_process_age(),
         )
-    typer.echo(json.dumps(result.to_json()) if as_json else result.summary())
+    typer.echo(json.dumps(result.to_json()) if as_json else _plain(result.summary()))
 
 
 @app.command()
@@ -148,7 +150,7 @@ def quickstart(
 
     with _Display(quiet, as_json) as progress:
         found = module.run(Path(out), time=time, progress=progress, already_spent=_process_age())
-    typer.echo(json.dumps(found.to_json()) if as_json else found.summary())
+    typer.echo(json.dumps(found.to_json()) if as_json else _plain(found.summary()))
 
 
 @app.command()
@@ -187,7 +189,7 @@ def audit(
             task=task,
             progress=progress,
         )
-    typer.echo(json.dumps(found.to_json()) if as_json else found.summary())
+    typer.echo(json.dumps(found.to_json()) if as_json else _plain(found.summary()))
     if fail_on and any(levels.index(f.severity) >= levels.index(fail_on) for f in found.audit.findings):
         raise typer.Exit(3)
 
@@ -226,7 +228,7 @@ def plan(
             from_scratch=from_scratch,
             progress=progress,
         )
-    typer.echo(json.dumps(found.to_json()) if as_json else found.summary())
+    typer.echo(json.dumps(found.to_json()) if as_json else _plain(found.summary()))
 
 
 @app.command()
@@ -261,7 +263,7 @@ def evaluate(
     from gristmill import automl
 
     found = automl.evaluate(bundle, path)
-    typer.echo(json.dumps(found.to_json()) if as_json else found.summary())
+    typer.echo(json.dumps(found.to_json()) if as_json else _plain(found.summary()))
 
 
 @app.command()
@@ -303,7 +305,7 @@ def verify(bundle: Bundle_, as_json: Json_ = False) -> None:
         typer.echo(json.dumps({"ok": found.ok, "checks": [list(c) for c in found.checks]}))
     else:
         for name, ok, detail in found.checks:
-            typer.echo(f"{'ok  ' if ok else 'FAIL'}  {name}: {detail}")
+            typer.echo(f"{'ok  ' if ok else 'FAIL'}  {name}: {_plain(str(detail))}")
         typer.echo("verified" if found.ok else "verification failed")
     if not found.ok:
         raise typer.Exit(6)
@@ -315,7 +317,7 @@ def inspect(bundle: Bundle_, as_json: Json_ = False) -> None:
     from gristmill.deployment import bundle as bundles
 
     found = bundles.inspect(Path(bundle))
-    typer.echo(json.dumps(found) if as_json else _outline(found))
+    typer.echo(json.dumps(found) if as_json else _plain(_outline(found)))
 
 
 @app.command()
@@ -413,6 +415,8 @@ def _write_predictions(predictions: Sequence[Any], model: Any, as_json: bool) ->
         return
     import csv
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names that are no UTF-8 come out as they were
     labels = list(model.labels)
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["input", "prediction", "abstain", "error", *(f"p({_safe(label)})" for label in labels)])
@@ -435,6 +439,17 @@ def _safe(value: object) -> str:
     except ValueError:
         return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
     return text
+
+
+def _plain(text: str) -> str:
+    """Text for a terminal. What steers the display (escape sequences, marks of direction, in names that
+    others chose) is shown as its code; line ends, and joiners that some scripts need, stay."""
+    return "".join(
+        f"[U+{ord(c):04X}]"
+        if unicodedata.category(c) in ("Cc", "Cf", "Cs") and c not in "\n\t\u200c\u200d"
+        else c
+        for c in text
+    )
 
 
 def _outline(value: Any, indent: int = 0) -> str:
@@ -485,14 +500,14 @@ class _Display:
 
     def _print(self, event: Event) -> None:
         if event.kind != "tick":
-            print(event.line(), file=sys.stderr, flush=True)
+            print(_plain(event.line()), file=sys.stderr, flush=True)
 
     def _show(self, event: Event) -> None:
         from rich.markup import escape
 
-        self._live.update(escape(event.line()))
+        self._live.update(escape(_plain(event.line())))
         if event.kind != "tick":
-            self._live.console.print(escape(event.line()), highlight=False)
+            self._live.console.print(escape(_plain(event.line())), highlight=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -501,7 +516,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
         return int(code or 0)
     except GristmillError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_plain(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -515,7 +530,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _unexpected(error: Exception) -> int:
     if (told := of_the_disk(error)) is not None:
-        print(f"error: {told}", file=sys.stderr)
+        print(f"error: {_plain(str(told))}", file=sys.stderr)
         return told.exit_code
     if isinstance(error, _USAGE):
         error.show()

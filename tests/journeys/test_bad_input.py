@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,3 +96,25 @@ def test_a_folder_that_is_no_run_has_no_report(tmp_path: Path, capfd: pytest.Cap
     code, err = told(capfd, "report", pictures(tmp_path / "data"))
     assert code == 2
     assert "run folder" in err
+
+
+def test_no_name_steers_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    data = pictures(tmp_path / "data", ("cat", "\x1b[31mred", "evil\u202egpj"))
+    assert main(["audit", str(data)]) == 0
+    out, err = capfd.readouterr()
+    assert "[U+001B]" in out
+    assert "[U+202E]" in out
+    (data / "cat" / "a\x1b]0;mine\x07.png").write_bytes(b"")
+    assert main(["fit", str(data), "--segments", "1", "--out", str(tmp_path / "a.grist")]) == 3
+    err += capfd.readouterr().err
+    assert not set("\x1b\x07\u202e") & set(out + err)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems take no such names")
+def test_a_name_that_is_no_utf8_is_shown_and_not_fatal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = pictures(tmp_path / "data")
+    (data / "cat" / os.fsdecode(b"\xff.png")).write_bytes(b"")
+    code, _ = told(capfd, "audit", data)
+    assert code == 0
