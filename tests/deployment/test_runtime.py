@@ -218,3 +218,14 @@ print(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == []
+
+
+def test_a_row_with_none_of_the_columns_is_no_row_of_this_model(
+    made: Mapping[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "other.csv").write_text("x,y\n1,2\n")
+    model = runtime.load(made["table"])
+    for found in (model.predict(tmp_path / "other.csv")[0], model.predict({"x": 1})[0]):
+        assert found.error is not None
+        assert "age" in found.error
+    assert model.predict({"age": 30})[0].error is None

@@ -42,7 +42,14 @@ def items(inputs: Any, task: Task) -> list[Item]:
     found: list[Item] = []
     for one in _several(inputs):
         found.extend(_items(one, len(found) + 1, picture))
-    return found
+    return found if picture else [_checked(item, [i.name for i in task.inputs]) for item in found]
+
+
+def _checked(item: Item, columns: list[str]) -> Item:
+    """A row that holds only foreign columns was meant for another model; missing ones are allowed."""
+    if item.error is not None or not item.row or any(c in item.row for c in columns):
+        return item
+    return Item(name=item.name, error=f"it has none of the model's columns: {', '.join(columns)[:80]}")
 
 
 def _several(inputs: Any) -> Iterable[Any]:
