@@ -453,7 +453,7 @@ def _choose(session: _Session, study: Study, executor: LocalExecutor, keeper: fi
     stopped = bool(session.interrupts.signal)
     choice = finish.decide(keeper, study, executor, stopped=stopped)
     if choice is None and stopped:
-        raise session.interrupts.error("before there was a model")
+        raise session.interrupts.error(" before there was a model")
     if choice is None:
         raise BudgetError(
             "The time must be enough for at least one model.",
@@ -496,7 +496,7 @@ def _finish(
     write_json(session.run.result, {**result.to_json(), "budget": budget})
     session.journal.append("clock", {"spent": round(session.deadline.spent(), 2)})
     if stopped:
-        raise session.interrupts.error(f"the best model so far is {session.run.output}")
+        raise session.interrupts.error(f"; the best model so far is {session.run.output}")
     return result
 
 
@@ -689,13 +689,13 @@ class _Interrupts:
             raise KeyboardInterrupt
         self.signal = self.signal or number
         if self.may_raise:
-            raise self.error("before there was a model")
+            raise self.error(" before there was a model")
 
     def error(self, what: str) -> Interrupted:
         """The error that ends the command, with its exit code."""
         name, code = ("Ctrl-C", 130) if self.signal == signal.SIGINT else ("SIGTERM", 143)
         return Interrupted(
-            f"Stopped by {name}; {what}.",
+            f"Stopped by {name}{what}.",
             next_step="the same command goes on where it stopped",
             exit_code=code,
         )
