@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import signal
+from pathlib import Path
+
 import pytest
 
-from gristmill.automl import Event, check_room
-from gristmill.errors import ResourceError
+from gristmill.automl import Event, _owned, _Problem, check_room
+from gristmill.errors import Interrupted, ResourceError
+from gristmill.run import locate
 from gristmill.segment import Outcome
 
 
@@ -24,3 +28,11 @@ def test_a_full_disk_stops_the_run_before_the_search_learns_of_it() -> None:
     with pytest.raises(ResourceError, match="goes on") as caught:
         check_room(Outcome(id="a", state="full", reason="OSError: No space left on device"))
     assert "No space left" in str(caught.value)
+
+
+def test_ctrl_c_in_the_middle_of_an_import_is_no_fault(tmp_path: Path) -> None:
+    run = locate(tmp_path / "a.grist", "identity")
+    with pytest.raises(Interrupted), _owned(run, _Problem(), False, False) as (_, interrupts):
+        interrupts.signal = signal.SIGINT
+        raise ImportError("initialization failed")  # what extension modules make of any exception
+    assert not run.folder.exists()

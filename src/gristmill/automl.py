@@ -728,7 +728,12 @@ def _owned(
     ):
         claim(run, problem.to_json(), fresh=fresh)
         with Journal.open(run.journal, guard=lock.check) as journal:
-            yield journal, interrupts
+            try:
+                yield journal, interrupts
+            except ImportError:  # what extension modules make of a signal that comes while they load
+                if not (interrupts.signal and interrupts.may_raise):
+                    raise
+                raise interrupts.error(" before there was a model") from None
 
 
 @contextmanager
