@@ -31,8 +31,10 @@ class MemoryStore:
         repeats = -(-size // pixels.shape[1])
         return np.ascontiguousarray(pixels.repeat(repeats, 1).repeat(repeats, 2)[:, :size, :size])
 
-    def gather(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        return {k: v[rows] for k, v in self.columns.items()}
+    def gather(self, rows: np.ndarray, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        found = {k: v[rows] for k, v in self.columns.items() if names is None or k in names}
+        boxes = {f"{k}.box": np.tile(v.shape[1:3], (len(v), 1)) for k, v in found.items() if v.ndim == 4}
+        return found | boxes
 
 
 @dataclass(frozen=True, kw_only=True)

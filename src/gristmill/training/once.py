@@ -20,7 +20,7 @@ from gristmill.training.objective import Scale, scale_of, standardised
 from gristmill.training.pace import CLOSING_S, Pace
 
 if TYPE_CHECKING:
-    from gristmill.data import Prepared
+    from gristmill.data import Prepared, Store
     from gristmill.data.table import CategoryCoding, NumberScaling
 
 FEATURES_BATCH_PIXELS = 2**20
@@ -92,9 +92,9 @@ def extract(segment: Segment, prepared: Prepared, folder: Path, *, threads: int)
     backbone, side = str(segment.config["backbone"]), int(segment.config["resolution"])
     channels, _ = picture(prepared.task)
     rows = featured_rows(prepared)[segment.from_rows : segment.to_rows or None]
-    squares = prepared.store().squares(_picture_name(prepared), side, "squash")
     size = max(1, FEATURES_BATCH_PIXELS // side**2)
-    batches = (np.ascontiguousarray(squares[rows[i : i + size]]) for i in range(0, len(rows), size))
+    store, name = prepared.store(), _picture_name(prepared)
+    batches = (_squares(store, name, rows[i : i + size], side) for i in range(0, len(rows), size))
     pace.begin()
     done: list[np.ndarray] = []
     for part in features.extract(features.backbone_onnx(backbone, side, channels), batches, threads):
@@ -118,6 +118,14 @@ def featured_rows(prepared: Prepared) -> np.ndarray:
     parts = prepared.parts
     shuffled = np.random.default_rng(0).permutation(parts.train)
     return np.concatenate([parts.valid, parts.calib, shuffled]).astype(np.int64)
+
+
+def _squares(store: Store, name: str, rows: np.ndarray, side: int) -> np.ndarray:
+    """Pictures of some rows as squares, made for this one pass: kept ones would only fill disk and memory."""
+    from gristmill.data.image import squares
+
+    stored = store.gather(rows, [name])
+    return squares(stored[name], stored[f"{name}.box"], side, "squash")
 
 
 def _extracted(segment: Segment, folder: Path, done: list[np.ndarray], wanted: int, pace: Pace) -> Outcome:
