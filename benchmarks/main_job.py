@@ -3,6 +3,7 @@
     python benchmarks/main_job.py --data FOLDER            the grid; cells that have a row are skipped
     python benchmarks/main_job.py --data FOLDER --quick    two sets at 30 s, inner splits of training parts
     python benchmarks/main_job.py --data FOLDER --inner    the grid without opening any test part
+    python benchmarks/main_job.py --table                  the committed rows as the README shows them
 
 A row a claim: claim, value, interval, bar, ok; with commit, cores, versions, seed, wall clock, peak memory
 and how often the test part has been opened by a committed row. Exits 1 when a bar is missed.
@@ -79,6 +80,9 @@ def main() -> int:
     """Run what is missing, print one row a claim, return 1 when a bar is missed."""
     options = _arguments()
     rows = _read_rows(options.results)
+    if options.table:
+        print(table(rows))
+        return 0
     for name, seconds in _cells(options):
         chosen = next(s for s in SETS if s.name == name)
         if _key(name, seconds, options) in {_row_key(r) for r in rows} and not options.quick:
@@ -273,6 +277,34 @@ def _peak_memory() -> Iterator[_Watch]:
         watch.stop()
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    """The newest score and overshoot of each set on its test part, as Markdown."""
+    lines = [
+        "| set | metric | score (95 % interval) | time | overshoot | rows from |",
+        "|---|---|---|---|---|---|",
+    ]
+    for chosen in SETS:
+        mine = [r for r in rows if r["set"] == chosen.name and r["mode"] == "test"]
+        score = next((r for r in reversed(mine) if r["claim"] == chosen.metric), None)
+        if score is None:
+            continue
+        over = next(
+            r["value"] for r in mine if r["claim"] == "overshoot_s" and r["wall_s"] == score["wall_s"]
+        )
+        low, high = score["interval"]
+        figures = f"{score['value']:.4g} ({low:.4g} to {high:.4g})"
+        cells = (
+            chosen.name,
+            chosen.metric,
+            figures,
+            f"{score['time_s']} s",
+            f"{over:+.1f} s",
+            score["commit"],
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _row(
     chosen: Set,
     seconds: int,
@@ -368,6 +400,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--inner", action="store_true")
     parser.add_argument("--scores-only", action="store_true")
+    parser.add_argument("--table", action="store_true")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 

@@ -1,0 +1,1 @@
+"""Contract suites for a new sampler, executor, model family, metric or modality; one module each."""
