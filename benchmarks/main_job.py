@@ -220,12 +220,16 @@ def _early_copy(work: Path, seconds: float) -> Iterator[None]:
         if best.exists():
             shutil.copy(best, work / "early.grist")
 
+    began = time.monotonic()
     timer = threading.Timer(seconds, copy)
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
+        final = work / "model.grist"
+        if time.monotonic() - began < seconds and final.exists():  # it had ended before the kill would strike
+            shutil.copy(final, work / "early.grist")
 
 
 def _verifies(path: Path, env: dict[str, str]) -> bool:
