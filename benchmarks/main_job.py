@@ -172,7 +172,7 @@ def _command(chosen: Set, seconds: int, options: argparse.Namespace, work: Path)
     path, extra = data / chosen.path, [str(data / o) if o.endswith(".csv") else o for o in chosen.options]
     if options.inner or options.quick:
         path, extra = (
-            _inner(data, chosen, work / "inner"),
+            inner_split(data, chosen, work / "inner"),
             [o for o in extra if "test.csv" not in o and o != "--test"],
         )
     if chosen.name == QUICKSTART:
@@ -201,7 +201,7 @@ def _command(chosen: Set, seconds: int, options: argparse.Namespace, work: Path)
     return [*head, "--metric", chosen.metric, "--seed", str(options.seed), "--json", *extra]
 
 
-def _inner(data: Path, chosen: Set, target: Path) -> Path:
+def inner_split(data: Path, chosen: Set, target: Path) -> Path:
     """The training part alone: the fit cuts its own test part from it, the real one stays closed."""
     source = data / chosen.path
     if source.suffix == ".csv":

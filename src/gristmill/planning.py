@@ -170,7 +170,7 @@ def make(prepared: Prepared, deadline: Deadline, cpus: int, *, pretrained: bool)
     notes: list[str] = []
     flips, resolution, sides = False, 0, dict[str, int]()
     if task.has_images:
-        flips = _flips_keep_labels(prepared, most=round(min(1200.0, max(300.0, 20.0 * deadline.total))))
+        flips = flips_keep_labels(prepared, most=round(min(1200.0, max(300.0, 20.0 * deadline.total))))
         notes.append(
             "mirrored pictures keep their label here"
             if flips
@@ -313,7 +313,7 @@ def _base_rows(
     return max(256, min(round(whole / 8.0), 20 * sizes["train"]))
 
 
-def _flips_keep_labels(prepared: Prepared, most: int = 1200) -> bool:
+def flips_keep_labels(prepared: Prepared, most: int = 1200) -> bool:
     """Whether a mirrored picture still looks like its own class: 1-nearest neighbours on HOG features.
 
     A quarter of up to `most` training pictures, as they are and mirrored, is looked up among the others.
