@@ -239,19 +239,6 @@ def _labels_only(target: Any, outputs: np.ndarray) -> np.ndarray | None:
 # ---------------------------------------------------------------- building
 
 
-def inputs_of(source: Source, rows: np.ndarray) -> list[Any]:
-    """The original inputs of some rows, as a user would hand them to the bundle."""
-    specs = source.task.inputs
-    if specs[0].kind == "image":
-        return [source.inputs[specs[0].name][i] for i in rows]
-    columns = {spec.name: source.inputs[spec.name] for spec in specs}
-    return [{name: _cell(values[i]) for name, values in columns.items()} for i in rows]
-
-
-def _cell(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
 def agreement(model: runtime.Model, choice: Choice, source: Source, prepared: Prepared, rows: int) -> float:
     """Share of validation rows on which the bundle, reading the files, says what the trained model said.
 
@@ -260,7 +247,7 @@ def agreement(model: runtime.Model, choice: Choice, source: Source, prepared: Pr
     """
     valid = prepared.parts.valid
     chosen = np.random.default_rng(0).permutation(len(valid))[:rows]
-    said = model.outputs(inputs_of(source, valid[chosen]))
+    said = model.outputs(source.originals(valid[chosen]))
     meant = choice.outputs[: len(valid)][chosen]
     if prepared.task.target.task == "regression":
         y = np.asarray(prepared.targets[prepared.task.target.name])[prepared.parts.train]
@@ -607,7 +594,7 @@ def _read_test(
     rows = np.sort(rows)
     reading = 1 + sum(line.kind == "test" for line in keeper.journal.lines)
     keeper.journal.append("test", {"reading": reading, "rows": len(rows)})
-    inputs = inputs_of(keeper.source, rows)
+    inputs = keeper.source.originals(rows)
     raw = model.logits(inputs)
     readable: np.ndarray = np.asarray(np.isfinite(raw).all(axis=1))
     rows, raw = rows[readable], raw[readable]
