@@ -186,8 +186,8 @@ class Mixture:
 
 
 def default_sampler() -> Sampler:
-    """Half mutations of the best, half draws from the prior."""
-    return Mixture(parts=((0.5, Mutation()), (0.5, Prior())))
+    """Half mutations of the best, a quarter by a Gaussian process, a quarter draws from the prior."""
+    return Mixture(parts=((0.5, Mutation()), (0.25, _gaussian_process()), (0.25, Prior())))
 
 
 def sampler(name: str) -> Sampler:
