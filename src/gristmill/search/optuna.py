@@ -120,7 +120,7 @@ def _to_optuna(parameter: Parameter, value: Value) -> Any:
     domain = parameter.domain
     if isinstance(domain, Choice):
         return domain.options.index(value)
-    return min(domain.high, max(domain.low, value))  # type: ignore[type-var]  # a number, by its domain
+    return min(domain.high, max(domain.low, value))
 
 
 def _from_optuna(parameter: Parameter, value: Any) -> Value:
