@@ -193,7 +193,8 @@ class Space:
         movable = [p for p in self.active(out) if not _is_single(p.domain)]
         for p in rng.sample(movable, min(changes, len(movable))):
             out[p.name] = _moved(p.domain, out[p.name], rng)
-        return self.complete({k: v for k, v in out.items() if k in {p.name for p in self.active(out)}})
+        active = {p.name for p in self.active(out)}
+        return self.complete({k: v for k, v in out.items() if k in active})
 
     def __or__(self, other: Space) -> Space:
         return Space(parameters=self.parameters + other.parameters)

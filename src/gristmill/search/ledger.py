@@ -368,7 +368,7 @@ class Ledger:
                 config={**candidate.config, "view": candidate.view},
                 value=value,
                 rows=candidate.rows,
-                seconds=candidate.seconds,
+                seconds=0.0 if self._counted else candidate.seconds,  # a sampler must not see the clock
             ),
         )
 

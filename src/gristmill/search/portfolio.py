@@ -30,7 +30,7 @@ def load(
     found: dict[tuple[str, str], tuple[dict[str, Any], str]] = {}
     for entry in entries or _shipped(modality):
         view = entry.get("view", views[0])
-        config = _fitted(space, entry["config"])
+        config = fitted(space, entry["config"])
         if config is not None and view in views:
             found.setdefault((config_hash(config), view), (config, view))
     return list(found.values())
@@ -42,7 +42,8 @@ def _shipped(modality: Modality) -> list[Mapping[str, Any]]:
     return entries
 
 
-def _fitted(space: Space, config: Mapping[str, Any]) -> dict[str, Any] | None:
+def fitted(space: Space, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """`config` as far as `space` knows it, the rest by default; None when its family is not on offer."""
     known = [p for p in space.parameters if p.name in config]
     usable = {p.name: config[p.name] for p in known if p.domain.contains(config[p.name])}
     if "family" in config and "family" in space.defaults and "family" not in usable:

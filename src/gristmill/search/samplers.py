@@ -9,14 +9,18 @@ A sampler is one method. The smallest one:
 
 from __future__ import annotations
 
+import hashlib
+import math
 import random
+import statistics
 from bisect import insort
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from gristmill.errors import UsageError, did_you_mean
 from gristmill.segment import Config
-from gristmill.space import Space
+from gristmill.space import Choice, Parameter, Space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +36,12 @@ class Observation:
 
 @dataclass
 class History:
-    """The latest observation of each trial, best first on request."""
+    """What has been observed, in order; the latest observation of each trial, best first on request."""
 
     _latest: dict[int, Observation] = field(default_factory=dict)
     _order: list[tuple[float, int]] = field(default_factory=list)
+    _log: list[tuple[int, Observation]] = field(default_factory=list)
+    _digests: list[str] = field(default_factory=lambda: [""])
 
     def put(self, number: int, observation: Observation) -> None:
         """Replace what was known of trial `number`."""
@@ -44,10 +50,52 @@ class History:
             self._order.remove((-old.value, number))
         self._latest[number] = observation
         insort(self._order, (-observation.value, number))
+        self._log.append((number, observation))
+        self._digests.append(_digest(self._digests[-1], number, observation))
 
     def top(self, count: int) -> list[Observation]:
         """The best observations, best first."""
         return [self._latest[number] for _, number in self._order[:count]]
+
+    @property
+    def puts(self) -> int:
+        """How often something was observed: a trial that was promoted counts once for each rung."""
+        return len(self._log)
+
+    def digest(self, puts: int) -> str:
+        """A hash of the first `puts` observations. Two histories of equal digest are equal, so what is
+        computed from one may be kept under it."""
+        return self._digests[puts]
+
+    def before(self, puts: int) -> History:
+        """The history as it was after its first `puts` observations."""
+        earlier = History()
+        for number, observation in self._log[:puts]:
+            earlier.put(number, observation)
+        return earlier
+
+    def levelled(self) -> list[Observation]:
+        """The latest observations, by trial, with values that can be compared across rungs.
+
+        What a trunk may reach is a guess that its later rungs put right. How far they did, is seen from the
+        trials that went on: the median change of the logarithm of their error (1 - value), from each rung to
+        where they stand now, is applied to the trials that still stand on that rung.
+        """
+        drift = self._drift()
+        return [
+            replace(o, value=1.0 - (1.0 - o.value) * math.exp(-drift[o.rows])) if o.rows in drift else o
+            for o in self._latest.values()
+        ]
+
+    def _drift(self) -> dict[int, float]:
+        changes: dict[int, dict[int, float]] = {}
+        for number, observed in self._log:
+            latest = self._latest[number]
+            if latest.rows > observed.rows > 0:
+                changes.setdefault(observed.rows, {})[number] = log_gain(latest.value) - log_gain(
+                    observed.value
+                )
+        return {rows: statistics.median(found.values()) for rows, found in changes.items()}
 
     def __len__(self) -> int:
         return len(self._latest)
@@ -56,8 +104,36 @@ class History:
         return iter(self._latest.values())
 
 
+def log_gain(value: float) -> float:
+    """-log of the error that a score leaves (1 is perfect; closer than 0.001 counts as that): the scale on
+    which halving the error is one step, from wherever."""
+    return -math.log(max(1e-3, 1.0 - value))
+
+
+def restricted(space: Space, name: str, value: Any) -> Space:
+    """`space` with `name` fixed to `value`, without the parameters that can then never be active."""
+    kept: dict[str, Parameter] = {}
+    for p in space.parameters:
+        if p.name == name:
+            kept[name] = replace(p, domain=Choice(options=(value,)), default=value)
+        elif p.when is None or _possible(kept.get(p.when[0]), p.when[1]):
+            kept[p.name] = p
+    return Space(parameters=tuple(kept.values()))
+
+
+def _possible(parent: Parameter | None, values: tuple[Any, ...]) -> bool:
+    return parent is not None and any(parent.domain.contains(value) for value in values)
+
+
+def _digest(before: str, number: int, observation: Observation) -> str:
+    o = observation
+    text = repr((before, number, sorted(o.config.items()), o.value, o.rows, o.seconds))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
 class Sampler(Protocol):
-    """Proposes a configuration. All randomness comes from `rng`, so that a replay decides alike; the
+    """Proposes a configuration: a pure function of its arguments, whatever was proposed before, because a
+    run that goes on after a kill does not repeat the earlier calls. All randomness comes from `rng`; the
     history may be empty; None means that it has nothing to propose."""
 
     def propose(self, space: Space, history: History, rng: random.Random) -> dict[str, Any] | None: ...
@@ -110,5 +186,43 @@ class Mixture:
 
 
 def default_sampler() -> Sampler:
-    """Half mutations of the best, half draws from the prior."""
-    return Mixture(parts=((0.5, Mutation()), (0.5, Prior())))
+    """Half mutations of the best, a quarter by a Gaussian process, a quarter draws from the prior."""
+    return Mixture(parts=((0.5, Mutation()), (0.25, _gaussian_process()), (0.25, Prior())))
+
+
+def sampler(name: str) -> Sampler:
+    """A sampler by name: `default`, `prior`, `mutation`, `gp` (scikit-learn's Gaussian process, else like the
+    default without it), or `tpe` (Optuna's, with the extra `optuna`).
+
+    Raises:
+        UsageError: for another name.
+        ResourceError: when `tpe` is asked for and Optuna is not installed.
+    """
+    if name not in _NAMED:
+        raise UsageError(
+            f"A sampler must be one of {', '.join(_NAMED)}.",
+            got=name,
+            next_step=f"did you mean {did_you_mean(name, tuple(_NAMED)) or 'default'}?",
+        )
+    return _NAMED[name]()
+
+
+def _gaussian_process() -> Sampler:
+    from gristmill.search.gp import GaussianProcess
+
+    return GaussianProcess()
+
+
+def _tree_parzen() -> Sampler:
+    from gristmill.search.optuna import OptunaSampler
+
+    return OptunaSampler()
+
+
+_NAMED: dict[str, Callable[[], Sampler]] = {
+    "default": default_sampler,
+    "prior": Prior,
+    "mutation": lambda: Mixture(parts=((1.0, Mutation()), (0.0, Prior()))),
+    "gp": _gaussian_process,
+    "tpe": _tree_parzen,
+}

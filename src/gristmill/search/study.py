@@ -39,7 +39,7 @@ class Study:
         portfolio: (configuration, view) pairs, in the order in which they are to be tried.
         journal: Where every decision is written before it is acted upon; None: kept in memory only.
         settings: Rows, seed, and whether the clock decides.
-        sampler: Proposes configurations after the portfolio; half mutations, half prior by default.
+        sampler: Proposes configurations after the portfolio; default_sampler() by default.
     """
 
     def __init__(
