@@ -7,7 +7,7 @@
 
 A case is a disturbance x counted mode (`--segments`) or the clock (`--time`). The data come with a
 dependency: 300 of scikit-learn's digits as PNG, and its breast cancer table (569 rows) as CSV. Each run is
-judged: it ends well, and whatever ended before says why in one sentence; no completed segment is lost; its time
+judged: it ends well, and what ended before says why in one sentence; no completed segment is lost; its time
 is at most 1.5 times that of an undisturbed run (a start of a process, the column `restart_s`, is set aside
 for each kill, and so is frozen time); the bundle verifies in a fresh process; in counted mode the decision
 lines are byte-equal to those of the undisturbed run.
