@@ -9,8 +9,8 @@ A case is a disturbance x counted mode (`--segments`) or the clock (`--time`). T
 dependency: 300 of scikit-learn's digits as PNG, and its breast cancer table (569 rows) as CSV. Each run is
 judged: it ends well, and what ended before says why in one sentence; no completed segment is lost; its time
 is at most 1.5 times that of an undisturbed run (a start of a process, the column `restart_s`, is set aside
-for each kill, and so are frozen time and the seconds of work whose files were damaged); the bundle verifies in a fresh process; in counted mode the decision
-lines are byte-equal to those of the undisturbed run.
+for each kill, and so are frozen time and the seconds of work whose files were damaged); the bundle
+verifies in a fresh process; in counted mode the decision lines are byte-equal to those of the undisturbed run.
 
 A row a claim: claim, value, interval, bar, ok; with commit, cores, versions, seed and n. Exits 1 when a bar
 is missed. Linux; where mounting is not allowed, a full disk and a read-only folder are made by other means.
