@@ -10,7 +10,7 @@ dependency: 300 of scikit-learn's digits as PNG, and its breast cancer table (56
 judged: it ends well, and what ended before says why in one sentence; no completed segment is lost; its time
 is at most 1.5 times that of an undisturbed run (a start of a process, the column `restart_s`, is set aside
 for each kill, and so are frozen time and the seconds of work whose files were damaged); the bundle
-verifies in a fresh process; in counted mode the decision lines are byte-equal to those of the undisturbed run.
+verifies in a fresh process; in counted mode the decision lines are byte-equal to the undisturbed run's.
 
 A row a claim: claim, value, interval, bar, ok; with commit, cores, versions, seed and n. Exits 1 when a bar
 is missed. Linux; where mounting is not allowed, a full disk and a read-only folder are made by other means.
