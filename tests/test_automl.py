@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from gristmill import automl
 from gristmill.automl import Event, _owned, _Problem, check_room
 from gristmill.errors import Interrupted, ResourceError
 from gristmill.run import locate
-from gristmill.segment import Outcome
+from gristmill.segment import Outcome, Segment
+from gristmill.training import checkpoint
 
 
 @pytest.mark.parametrize(
@@ -36,3 +40,24 @@ def test_ctrl_c_in_the_middle_of_an_import_is_no_fault(tmp_path: Path) -> None:
         interrupts.signal = signal.SIGINT
         raise ImportError("initialization failed")  # what extension modules make of any exception
     assert not run.folder.exists()
+
+
+def test_a_parent_with_a_damaged_file_is_performed_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment = Segment(id="f", kind="features", config={"backbone": "hog"}, to_rows=8, cap_s=3.0)
+    folder = tmp_path / "segments" / "f"
+    artefact = checkpoint.save_array(folder / "features.npy", np.arange(8.0))
+    outcome = Outcome(id="f", state="done", rows_seen=8, artefacts={"features": artefact})
+    checkpoint.conclude(segment, folder, outcome)
+    asked: list[Any] = []
+    monkeypatch.setattr(automl, "work", lambda *given: asked.append(given) or outcome)
+    assert automl._outcome_of(folder) == outcome
+    assert not asked
+    data = bytearray((folder / "features.npy").read_bytes())
+    data[-1] ^= 1
+    (folder / "features.npy").write_bytes(data)
+    assert automl._outcome_of(folder) == outcome
+    ((again, context),) = asked
+    assert (again.id, again.kind, again.config, again.to_rows) == ("f", "features", segment.config, 8)
+    assert context == {"run": str(tmp_path)}

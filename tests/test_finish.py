@@ -9,6 +9,8 @@ import pytest
 
 from gristmill import finish
 from gristmill.errors import VerificationError
+from gristmill.segment import Outcome
+from gristmill.training import checkpoint
 
 
 def agreed(said: np.ndarray, meant: np.ndarray) -> float:
@@ -61,3 +63,28 @@ def test_the_next_candidate_is_shipped_when_the_chosen_one_does_not_agree(
     assert (choice.members[0][0].id, model) == ("good", "model")
     with pytest.raises(VerificationError):
         finish._agreeing(keeper, chosen, found[:1], 10)
+
+
+@pytest.mark.parametrize("file", ["predictions.npy", "model.onnx"])
+@pytest.mark.parametrize("damage", [None, "flipped", "deleted"])
+def test_a_candidate_whose_files_are_damaged_is_not_deployed(
+    tmp_path: Path, file: str, damage: str | None
+) -> None:
+    artefacts = {
+        "predictions": checkpoint.save_array(tmp_path / "predictions.npy", np.zeros((4, 2), np.float16)),
+        "member": checkpoint.write(tmp_path / "model.onnx", b"a network"),
+    }
+    outcome = Outcome(id="a", state="done", score=0.5, artefacts=artefacts)
+    trial = SimpleNamespace(outcome="a", config={"family": "constant"}, view="all")
+    study: Any = SimpleNamespace(leaderboard=(trial,), outcome=lambda name: outcome)
+    prepared: Any = SimpleNamespace(
+        parts=SimpleNamespace(valid=np.arange(2)),
+        task=SimpleNamespace(target=SimpleNamespace(task="multiclass")),
+    )
+    data = bytearray((tmp_path / file).read_bytes())
+    data[-1] ^= 1
+    if damage == "flipped":
+        (tmp_path / file).write_bytes(data)
+    elif damage == "deleted":
+        (tmp_path / file).unlink()
+    assert len(finish.candidates(study, prepared)) == (damage is None)

@@ -415,12 +415,13 @@ def _race(session: _Session, study: Study, executor: LocalExecutor, keeper: fini
 
 
 def check_room(outcome: Outcome) -> None:
-    """Raise ResourceError for an outcome that met a full disk, which says nothing about its candidate."""
+    """Raise ResourceError for an outcome that met a full or closed disk: no matter of its candidate."""
     if outcome.state == "full":
         raise ResourceError(
-            "The disk must have room for what is written.",
+            "The disk must take what is written.",
             got=outcome.reason,
-            next_step="free some space and run the same command again; it goes on where it stopped",
+            next_step="free some space, or open the folder for writing, and run the same command again; "
+            "it goes on where it stopped",
         )
 
 
@@ -669,7 +670,11 @@ def work(segment: Segment, context: Mapping[str, Any]) -> Outcome:
 
 
 def _outcome_of(folder: Path) -> Outcome:
-    return Outcome.from_json(json.loads((folder / "outcome.json").read_text())["outcome"])
+    """The outcome of a parent; when a file of it is damaged, its segment is performed once more."""
+    from gristmill.training import checkpoint
+
+    parent = Segment.from_json(json.loads((folder / "outcome.json").read_text())["segment"])
+    return checkpoint.finished(parent, folder) or work(parent, {"run": str(folder.parents[1])})
 
 
 @lru_cache(maxsize=1)

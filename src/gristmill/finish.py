@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from gristmill.search.executors.local import LocalExecutor
 from gristmill.search.journal import Journal
 from gristmill.search.study import Study
 from gristmill.segment import Artefact, Outcome, Segment
+from gristmill.training import checkpoint
 
 Say = Callable[..., None]
 AGREEMENT_ROWS = 500
@@ -137,7 +139,7 @@ def candidates(study: Study, prepared: Prepared) -> list[Candidate]:
     found = []
     for trial in study.leaderboard:
         outcome = study.outcome(str(trial.outcome))
-        if "member" not in outcome.artefacts or not Path(outcome.artefacts["member"].uri).exists():
+        if not _deployable(outcome):
             continue
         found.append(
             Candidate(
@@ -154,6 +156,16 @@ def candidates(study: Study, prepared: Prepared) -> list[Candidate]:
             )
         )
     return found
+
+
+def _deployable(outcome: Outcome) -> bool:
+    needed = [a for role, a in outcome.artefacts.items() if role in ("member", "predictions", "deployed")]
+    return "member" in outcome.artefacts and all(_intact(a.uri, a.sha256) for a in needed)
+
+
+@cache  # looked at after every outcome; written once, never changed
+def _intact(uri: str, sha256: str) -> bool:
+    return Path(uri).is_file() and checkpoint.digest(Path(uri)) == sha256
 
 
 def _outputs(outcome: Outcome, prepared: Prepared) -> np.ndarray:

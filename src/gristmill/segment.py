@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 SegmentKind = Literal["train", "cooldown", "fit", "features", "distil"]
 OutcomeState = Literal["done", "cut", "failed", "oom", "diverged", "lost", "full"]
-"""`full`: the disk was, and the run stops; the search never hears of it."""
+"""`full`: the disk was, or it could not be written; the run stops and the search never hears of it."""
 Config = Mapping[str, Any]
 
 

@@ -143,3 +143,30 @@ def test_the_second_driver_is_refused_and_the_first_goes_on(tmp_path: Path, undi
     code, _, err = finish(first)
     assert code == 0, err
     assert decision_bytes(read(tmp_path / "journal")) == undisturbed
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("who", ["driver", "worker"])
+def test_a_process_that_stands_still_for_a_while_changes_no_decision(
+    tmp_path: Path, undisturbed: list[bytes], who: str
+) -> None:
+    process = start(tmp_path, COUNT, sleep=0.05)
+    wait_for(lambda: any(map(alive, pids(tmp_path))) and lines(tmp_path) > 5)
+    victim = process.pid if who == "driver" else next(filter(alive, pids(tmp_path)))
+    os.kill(victim, signal.SIGSTOP)
+    time.sleep(0.5)
+    os.kill(victim, signal.SIGCONT)
+    code, _, err = finish(process)
+    assert code == 0, err
+    assert decision_bytes(read(tmp_path / "journal")) == undisturbed
+    assert max(runs(tmp_path).values()) == 1, "what stands still is not worked on twice"
+
+
+def test_the_lock_is_free_as_soon_as_its_holder_is_killed(tmp_path: Path, undisturbed: list[bytes]) -> None:
+    first = start(tmp_path, COUNT, sleep=0.05)
+    wait_for(lambda: lines(tmp_path) > 5)
+    first.kill()
+    first.communicate()
+    code, _, err = finish(start(tmp_path, COUNT))
+    assert code == 0, err
+    assert decision_bytes(read(tmp_path / "journal")) == undisturbed

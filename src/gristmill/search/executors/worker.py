@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, BinaryIO
 
-from gristmill.errors import is_full
+from gristmill.errors import is_full, of_the_disk
 from gristmill.segment import Outcome, OutcomeState, Segment
 
 Work = Callable[[Segment, Mapping[str, Any]], Outcome]
@@ -118,7 +118,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _state(error: BaseException) -> OutcomeState:
-    if is_full(error):
+    if is_full(error) or of_the_disk(error) is not None:
         return "full"
     return "oom" if _out_of_memory(error) else "failed"
 
