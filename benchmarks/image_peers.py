@@ -1,9 +1,9 @@
 """Gristmill and its peers on pictures: same machine, same wall clock, same parts, one judge.
 
-    python benchmarks/image_peers.py --data FOLDER --python P --yolo-python Q     the grid, resumable
-    python benchmarks/image_peers.py --data FOLDER --from-scratch ...             only without any weights
-    python benchmarks/image_peers.py --data FOLDER --quick                        one set, 60 s, frozen features
-    python benchmarks/image_peers.py --data FOLDER --inner ...                    test parts stay closed
+    python benchmarks/image_peers.py --data FOLDER --python P --yolo-python Q    the grid, resumable
+    python benchmarks/image_peers.py --data FOLDER --from-scratch ...     only without any weights
+    python benchmarks/image_peers.py --data FOLDER --quick                one set, 60 s, frozen features
+    python benchmarks/image_peers.py --data FOLDER --inner ...            test parts stay closed
     python benchmarks/image_peers.py --table                                      the committed rows
 
 P and Q are the interpreters of the environments in benchmarks/peers/README.md. A cell (set, peer, time,
@@ -16,6 +16,7 @@ mean of the error ratios.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import hashlib
 import json
@@ -65,9 +66,20 @@ PEERS = (
     Peer(name="expert", script="expert.py", modes=BOTH, versions=("torch",)),
     Peer(name="fastai", script="fastai_learner.py", modes=BOTH, versions=("fastai", "torch", "torchvision")),
     Peer(name="optuna", script="optuna_search.py", modes=BOTH, versions=("optuna", "torch")),
-    Peer(name="autokeras", script="autokeras_images.py", modes=BOTH[1:], versions=("autokeras", "keras", "torch")),
-    Peer(name="ultralytics", script="yolo_classify.py", modes=BOTH[1:], versions=("ultralytics", "torch"), yolo=True),
-)  # fmt: skip
+    Peer(
+        name="autokeras",
+        script="autokeras_images.py",
+        modes=BOTH[1:],
+        versions=("autokeras", "keras", "torch"),
+    ),
+    Peer(
+        name="ultralytics",
+        script="yolo_classify.py",
+        modes=BOTH[1:],
+        versions=("ultralytics", "torch"),
+        yolo=True,
+    ),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +141,9 @@ def cells(options: argparse.Namespace) -> Iterator[Cell]:
     """The grid: all entrants of a set, time and mode in a row, the first one taking turns."""
     if options.quick:
         names = (OURS, "frozen-lr")
-        yield from (Cell(set="trashnet-320", peer=n, time_s=60, seed=0, mode="weights", part="quick") for n in names)  # fmt: skip
+        yield from (
+            Cell(set="trashnet-320", peer=n, time_s=60, seed=0, mode="weights", part="quick") for n in names
+        )
         return
     turn = 0
     for seed in options.seeds:
@@ -169,7 +183,7 @@ def run_cell(cell: Cell, options: argparse.Namespace, opened: int) -> dict[str, 
             try:
                 found = judge.read_answer(work / "predictions.csv", [r.file for r in judged], labels)
                 result = _judged(cell, chosen.metric, judged, labels, found, options.cache)
-            except judge.BadAnswer as error:
+            except judge.BadAnswerError as error:
                 state, reason = "failed", str(error)
     return {
         "kind": "cell",
@@ -256,10 +270,8 @@ def allowance(seconds: float) -> float:
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
     """Leave nothing running: workers of a dead peer would slow the next one."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 
@@ -292,17 +304,28 @@ def _list(path: Path, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Non
 def _environment(cell: Cell, options: argparse.Namespace, work: Path) -> dict[str, str]:
     """Our source first, the threads, no cache of ours from earlier; the others may keep read weights."""
     source = str(HERE.parent / "src")
-    threads = {n: str(options.threads) for n in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    threads = {
+        n: str(options.threads) for n in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    }
     if cell.peer == OURS:  # it divides the cores among its workers itself
         threads = {}
     cache = work / "cache" if cell.peer == OURS else Path(options.cache) / "weights"
     paths = os.pathsep.join(p for p in (source, os.environ.get("PYTHONPATH", "")) if p)
-    return {**os.environ, **threads, "PYTHONPATH": paths, "GRISTMILL_CACHE": str(cache), "CUDA_VISIBLE_DEVICES": ""}  # fmt: skip
+    return {
+        **os.environ,
+        **threads,
+        "PYTHONPATH": paths,
+        "GRISTMILL_CACHE": str(cache),
+        "CUDA_VISIBLE_DEVICES": "",
+    }
 
 
 def _warm(options: argparse.Namespace) -> None:
     """Write the network's file once: to make it is no work of a peer that merely reads it."""
-    code = "from gristmill.models.features import backbone_onnx as b\n[b('lite0', s, 3) for s in range(64, 225, 32)]"
+    code = (
+        "from gristmill.models.features import backbone_onnx as made\n"
+        "[made('lite0', side, 3) for side in range(64, 225, 32)]"
+    )
     cell = Cell(set="", peer="", time_s=0, seed=0, mode="", part="")
     subprocess.run([options.python, "-c", code], env=_environment(cell, options, Path()), check=True)
 
@@ -425,25 +448,40 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def _one_table(rows: list[dict[str, Any]], mode: str, seconds: int) -> str:
     mine = [r for r in rows if r["part"] == "test" and r["time_s"] == seconds]
-    held = {s.name: eligible([r for r in mine if r["kind"] == "cell" and r["set"] == s.name], mode) for s in splits.SETS}  # fmt: skip
+    fits = [r for r in mine if r["kind"] == "cell"]
+    held = {s.name: eligible([r for r in fits if r["set"] == s.name], mode) for s in splits.SETS}
     names = [p.name for p in PEERS if mode == "weights" or mode in p.modes]
     title = "With weights where a peer can use them" if mode == "weights" else "From scratch, everyone"
-    lines = [f"### {title}, {seconds} s", "", "| set (metric) | " + " | ".join(names) + " | ours minus the best (95 % interval) | error ratio |"]  # fmt: skip
-    lines.append("|---" * (len(names) + 3) + "|")
+    head = ["set (metric)", *names, "ours minus the best (95 % interval)", "error ratio"]
+    lines = [f"### {title}, {seconds} s", "", _line(head), _line(["---"] * len(head))]
     for chosen in splits.SETS:
         scores = [_score_cell(held[chosen.name].get(n, [])) for n in names]
         claim = _last_claim(mine, mode, chosen.name)
-        lines.append(f"| {chosen.name} ({chosen.metric}) | {' | '.join(scores)} | {_gap(claim)} | {_number(claim, 'ratio')} |")  # fmt: skip
-    total = sum(len(r) for by_peer in held.values() for r in by_peer.values())
-    seeds = sorted({r["seed"] for by_peer in held.values() for rs in by_peer.values() for r in rs})
-    wanted = len(names) * len(splits.SETS) * max(1, len(seeds))
-    overall = _last_claim(mine, mode, "all")
+        named = f"{chosen.name} ({chosen.metric})"
+        lines.append(_line([named, *scores, _gap(claim), _number(claim, "ratio")]))
+    return "\n".join([*lines, "", *_below(_last_claim(mine, mode, "all"), held, len(names))])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _below(overall: dict[str, Any] | None, held: dict[str, Any], entrants: int) -> Iterator[str]:
+    """What stands under a table: the mean ratio and its bar, how much of the grid there is, the commits."""
     if overall:
         mark = "holds" if overall["ok"] else "is missed"
-        lines += ["", f"Geometric mean of error ratios to the best peer: {_number(overall, 'value')} ({overall['coverage']}); the bar {overall['bar']} {mark}."]  # fmt: skip
-    commits = ", ".join(sorted({r["commit"] for r in mine if "commit" in r}))
-    lines += ["", f"Coverage: {total} of {wanted} cells, seeds {', '.join(map(str, seeds)) or 'none'}; rows from {commits or 'no commit yet'}."]  # fmt: skip
-    return "\n".join(lines)
+        yield (
+            f"Geometric mean of error ratios to the best peer: {_number(overall, 'value')}"
+            f" ({overall['coverage']}); the bar {overall['bar']} {mark}."
+        )
+        yield ""
+    shown = [r for by_peer in held.values() for mine in by_peer.values() for r in mine]
+    seeds = sorted({r["seed"] for r in shown})
+    commits = sorted({r["commit"] for r in shown})
+    yield (
+        f"Coverage: {len(shown)} of {entrants * len(splits.SETS) * max(1, len(seeds))} cells,"
+        f" seeds {', '.join(map(str, seeds)) or 'none'}; rows from {', '.join(commits) or 'no commit yet'}."
+    )
 
 
 def _score_cell(rows: list[dict[str, Any]]) -> str:
@@ -505,21 +543,31 @@ def _keep(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
 
 def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
     for row in rows:
-        if as_json:
-            print(json.dumps(row), flush=True)
-        elif row["kind"] == "cell":
-            score = "-" if row["score"] is None else f"{row['score']:.4f}"
-            print(f"{row['state']:6} {row['set']:16} {row['peer']:12} {row['time_s']:4}s {row['mode']:12} seed {row['seed']} {score}  {row['overshoot_s']:+.1f} s  {row['reason']}", flush=True)  # fmt: skip
-        else:
-            value = "-" if row["value"] is None else f"{row['value']:+.4f} {row.get('interval') or ''}"
-            print(f"{'ok' if row['ok'] else 'MISS':6} {row['set']:16} {row['claim']}: {value}, bar {row['bar']}, {row['time_s']} s, {row['mode']}", flush=True)  # fmt: skip
+        say = json.dumps if as_json else _cell_line if row["kind"] == "cell" else _claim_line
+        print(say(row), flush=True)
+
+
+def _cell_line(row: dict[str, Any]) -> str:
+    score = "-" if row["score"] is None else f"{row['score']:.4f}"
+    what = f"{row['state']:6} {row['set']:16} {row['peer']:12} {row['time_s']:4}s {row['mode']:12}"
+    return f"{what} seed {row['seed']} {score}  {row['overshoot_s']:+.1f} s  {row['reason']}"
+
+
+def _claim_line(row: dict[str, Any]) -> str:
+    value = "-" if row["value"] is None else f"{row['value']:+.4f}"
+    inside = row.get("interval")
+    between = f" ({inside[0]:+.4f} to {inside[1]:+.4f})" if inside else ""
+    mark, against = "ok" if row["ok"] else "MISS", row.get("best") or row.get("coverage")
+    what = f"{mark:6} {row['set']:16} {row['claim']} ({against}): {value}{between}"
+    return f"{what}, bar {row['bar']}, {row['time_s']} s, {row['mode']}"
 
 
 def _versions(python: str, names: Sequence[str]) -> dict[str, str]:
     """Of the distributions in the environment of a peer; absent where it has none."""
     code = (
         "import json,sys,importlib.metadata as m\nf={'python':sys.version.split()[0]}\n"
-        "for n in sys.argv[1:]:\n  try: f[n]=m.version(n)\n  except m.PackageNotFoundError: pass\nprint(json.dumps(f))"
+        "for n in sys.argv[1:]:\n  try: f[n]=m.version(n)\n  except m.PackageNotFoundError: pass\n"
+        "print(json.dumps(f))"
     )
     done = subprocess.run([python, "-c", code, *names], capture_output=True, text=True, check=False)
     return json.loads(done.stdout) if done.returncode == 0 else {}

@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def _watch(best: dict[str, float]) -> None:
-    """Note what each checkpoint is worth when AutoKeras saves it (the score of a running trial is not kept)."""
+    """Note what each checkpoint is worth when it is saved: AutoKeras keeps no score of a running trial."""
     save = tuner_utils.SaveBestEpoch._save_model
 
     def noted(self: Any) -> None:

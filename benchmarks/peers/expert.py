@@ -10,8 +10,9 @@ from __future__ import annotations
 import job as jobs
 import pictures
 import torch
-import training
 from torch import nn
+
+import training
 
 EPOCHS = {False: 5, True: 12}
 """Epochs that the time must be worth; by whether it is from scratch."""

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 import pictures
 import torch
-import training
 from fastai.callback.core import Callback, CancelFitException
 from fastai.data.block import CategoryBlock, DataBlock
 from fastai.data.transforms import ColReader, IndexSplitter
@@ -29,11 +28,13 @@ from fastai.vision.data import ImageBlock
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
+import training
+
 SIZES = (128, 64, 32)
 EPOCHS = {False: 4, True: 8}
 BATCH = 64
-LOOK = 6
-"""Batches that are timed at each size."""
+LOOK = (3, 0.04)
+"""Batches that are timed at each size, and the share of the time after which it must do with fewer."""
 SPARE = 4.0
 
 
@@ -113,26 +114,28 @@ def _learner(job: jobs.Job, size: int) -> Learner:
 def _first_look(job: jobs.Job) -> tuple[int, float]:
     """The size, and the seconds of an epoch there."""
     native = pictures.native_side(job.paths(job.train))
-    most = 64 if native < 64 else 4 * native  # a ResNet-18 halves the side five times: 32 px are too few for it
+    most = 64 if native < 64 else 4 * native  # a ResNet-18 halves the side five times
     sizes = [s for s in SIZES if s <= most]
     for size in sizes:
-        per_epoch = _batch_seconds(_learner(job, size)) * len(job.train) / BATCH
+        look = _batch_seconds(_learner(job, size), LOOK[1] * job.seconds)
+        per_epoch = look * len(job.train) / BATCH
         if per_epoch * EPOCHS[job.from_scratch] <= 0.85 * job.left or size == sizes[-1]:
-            return size, per_epoch
-    raise AssertionError("the last size always returns")
+            break
+    return size, per_epoch
 
 
-def _batch_seconds(learner: Learner) -> float:
+def _batch_seconds(learner: Learner, most: float) -> float:
+    """What a batch costs with its pictures and transforms; the first, slower one counts when alone."""
     times: list[float] = []
     network = learner.model.train()
-    before = time.monotonic()
-    for at, (x, y) in enumerate(learner.dls.train):
+    began = before = time.monotonic()
+    for x, y in learner.dls.train:
         learner.loss_func(network(x), y).backward()
         times.append(time.monotonic() - before)
         before = time.monotonic()
-        if at + 1 == LOOK:
+        if len(times) == LOOK[0] or before - began > most:
             break
-    return float(np.median(times[1:] or times))
+    return float(np.mean(times[1:] or times))
 
 
 if __name__ == "__main__":

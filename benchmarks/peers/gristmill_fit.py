@@ -17,7 +17,7 @@ import numpy as np
 import gristmill
 
 STAND_IN = 64
-"""Pictures of the stand-in test part (at least one per class): few, since they are predicted again afterwards."""
+"""Pictures of the stand-in test part (at least one per class): few, since all are predicted afterwards."""
 
 
 def main() -> None:
@@ -30,7 +30,11 @@ def main() -> None:
     few = job.test[:: max(1, len(job.test) // max(STAND_IN, len(job.labels)))]
     train = _table(folder / "train-rows.csv", job, [job.train[i] for i in learned], labels[learned])
     test = _table(folder / "stand-in.csv", job, few, np.resize(np.array(job.labels), len(few)))
-    valid = _table(folder / "valid-rows.csv", job, [job.train[i] for i in given], labels[given]) if given else None
+    valid = (
+        _table(folder / "valid-rows.csv", job, [job.train[i] for i in given], labels[given])
+        if given
+        else None
+    )
     result = gristmill.fit(
         str(train),
         target="label",

@@ -28,7 +28,7 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One fit: rows in the order of the lists; `y` are codes into `labels`; `valid` marks given valid rows."""
+    """One fit: rows in the order of the lists; `y`: codes into `labels`; `valid`: given valid rows."""
 
     root: Path
     train: tuple[str, ...]

@@ -19,7 +19,7 @@ Z = 1.959963984540054
 METRICS = ("accuracy", "balanced_accuracy")
 
 
-class BadAnswer(Exception):
+class BadAnswerError(Exception):
     """An answer that cannot be judged; the text is the reason in its row."""
 
 
@@ -36,25 +36,27 @@ def read_answer(path: Path, files: Sequence[str], labels: Sequence[str]) -> np.n
     """Probabilities float64 (files, labels) in the order that is asked for.
 
     Raises:
-        BadAnswer: no file, a picture missing, twice or unknown, a label unknown, a number that is none.
+        BadAnswerError: no file, a picture missing, twice or unknown, a label unknown, a number that is none.
     """
     if not path.is_file():
-        raise BadAnswer("no predictions were written")
+        raise BadAnswerError("no predictions were written")
     with open(path, newline="", encoding="utf-8") as file:
         head, *rows = list(csv.reader(file)) or [[]]
     if head[:1] != ["file"] or len(set(head)) != len(head) or not set(head[1:]) <= set(labels):
-        raise BadAnswer("the columns must be file and labels of the training part, each once")
+        raise BadAnswerError("the columns must be file and labels of the training part, each once")
     if any(len(row) != len(head) for row in rows):
-        raise BadAnswer("every row must have a cell for each column")
+        raise BadAnswerError("every row must have a cell for each column")
     names = [row[0] for row in rows]
     if len(set(names)) != len(names) or set(names) != set(files):
-        raise BadAnswer(f"each of the {len(files)} pictures must be answered once; got {len(set(names))}")
+        raise BadAnswerError(
+            f"each of the {len(files)} pictures must be answered once; got {len(set(names))}"
+        )
     try:
         given = np.array([[float(cell) for cell in row[1:]] for row in rows]).reshape(len(rows), -1)
     except ValueError as error:
-        raise BadAnswer(f"a probability must be a number: {error}") from None
+        raise BadAnswerError(f"a probability must be a number: {error}") from None
     if not np.isfinite(given).all() or (given < 0).any():
-        raise BadAnswer("probabilities must be finite and not negative")
+        raise BadAnswerError("probabilities must be finite and not negative")
     found = np.zeros((len(files), len(labels)))
     columns = [list(labels).index(label) for label in head[1:]]
     at = {name: i for i, name in enumerate(files)}

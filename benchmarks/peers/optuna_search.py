@@ -1,7 +1,7 @@
 """A plain Optuna study over a torch loop: TPE, median pruning, then the best configuration on all rows.
 
 Half of the time is searched (a trial gets a tenth of it), the rest trains the winner; the search space is
-what tutorials tune: rate, decay, smoothing, the size of the crop, the resolution, the width or the head's rate.
+what tutorials tune: rate, decay, smoothing, crop, resolution, and the width or the rate of the head.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import numpy as np
 import optuna
 import pictures
 import torch
-import training
 from torch import nn
+
+import training
 
 SEARCHED = 0.5
 TRIALS = 10
@@ -83,9 +84,7 @@ class _Search:
         x, network = self.at(chosen["side"]), self.maker(chosen)()
 
         def score() -> float:
-            return self.job.score(
-                self.job.y[self.held], training.predict(network, x[self.held], flip=False)
-            )
+            return self.job.score(self.job.y[self.held], training.predict(network, x[self.held], flip=False))
 
         def unpromising(share: float) -> bool:
             trial.report(score(), int(share * 8))

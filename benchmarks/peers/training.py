@@ -46,7 +46,9 @@ class ResNet9(nn.Module):
         self.stem = _conv(3, w)
         self.first = nn.Sequential(_conv(w, 2 * w), nn.MaxPool2d(2))
         self.left = nn.Sequential(_conv(2 * w, 2 * w), _conv(2 * w, 2 * w))
-        self.second = nn.Sequential(_conv(2 * w, 4 * w), nn.MaxPool2d(2), _conv(4 * w, 8 * w), nn.MaxPool2d(2))
+        self.second = nn.Sequential(
+            _conv(2 * w, 4 * w), nn.MaxPool2d(2), _conv(4 * w, 8 * w), nn.MaxPool2d(2)
+        )
         self.right = nn.Sequential(_conv(8 * w, 8 * w), _conv(8 * w, 8 * w))
         self.head = nn.Linear(8 * w, outputs)
 

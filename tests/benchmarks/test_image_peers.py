@@ -66,12 +66,12 @@ def test_an_answer_is_put_into_the_order_of_files_and_labels(tmp_path: Path) -> 
     ],
 )
 def test_a_bad_answer_is_refused_with_the_reason(tmp_path: Path, text: str, reason: str) -> None:
-    with pytest.raises(judge.BadAnswer, match=reason):
+    with pytest.raises(judge.BadAnswerError, match=reason):
         judge.read_answer(_answer(tmp_path / "p.csv", text), ["x", "y"], ["a", "b"])
 
 
 def test_no_answer_is_a_bad_answer(tmp_path: Path) -> None:
-    with pytest.raises(judge.BadAnswer, match="no predictions"):
+    with pytest.raises(judge.BadAnswerError, match="no predictions"):
         judge.read_answer(tmp_path / "none.csv", ["x"], ["a"])
 
 
@@ -280,7 +280,14 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Namespace
         ),
     )
     yield peers._arguments(
-        ["--data", str(tmp_path / "data"), "--results", str(tmp_path / "r.jsonl"), "--cache", str(tmp_path / "c")]
+        [
+            "--data",
+            str(tmp_path / "data"),
+            "--results",
+            str(tmp_path / "r.jsonl"),
+            "--cache",
+            str(tmp_path / "c"),
+        ]
     )
 
 
