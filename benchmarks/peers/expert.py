@@ -27,12 +27,13 @@ def main() -> None:
     job = jobs.read()
     torch.set_num_threads(job.threads)
     torch.manual_seed(job.seed)
-    side, width, per_row = first_look(job)
+    side, width = first_look(job)
     x = pictures.load(job.paths(job.train), side, job.threads)
     x_test = pictures.load(job.paths(job.test), side, job.threads)
-    seconds = job.left - SPARE - training.predict_cost(per_row, len(x_test), flip=job.flip)
+    network = make(job, width)
+    seconds = job.left - SPARE - training.predict_seconds(network, x_test, flip=job.flip)
     network = training.train(
-        make(job, width),
+        network,
         x,
         job.y,
         recipe(job),
@@ -56,8 +57,8 @@ def recipe(job: jobs.Job) -> training.Recipe:
     return training.Recipe(rate=1e-3, head=5.0, flip=job.flip)
 
 
-def first_look(job: jobs.Job) -> tuple[int, int, float]:
-    """The side of the pictures, the width, and the seconds that a training row costs with them.
+def first_look(job: jobs.Job) -> tuple[int, int]:
+    """The side of the pictures and the width.
 
     The smallest choice is timed; what it says of the others (cost grows as side^2, from scratch also as
     width^2) is checked by timing the chosen one, and the next smaller is taken when it was too hopeful.
@@ -66,11 +67,10 @@ def first_look(job: jobs.Job) -> tuple[int, int, float]:
     rows = EPOCHS[job.from_scratch] * len(job.train) + 0.5 * len(job.test)
     least = _timed(job, *choices[-1]) / _work(*choices[-1])
     for side, width in choices[:-1]:
-        if least * _work(side, width) * rows <= 0.9 * job.left:
-            cost = _timed(job, side, width)
-            if cost * rows <= 0.9 * job.left:
-                return side, width, cost
-    return (*choices[-1], least * _work(*choices[-1]))
+        likely = least * _work(side, width) * rows <= 0.9 * job.left
+        if likely and _timed(job, side, width) * rows <= 0.9 * job.left:
+            return side, width
+    return choices[-1]
 
 
 def _timed(job: jobs.Job, side: int, width: int) -> float:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import fastai.callback.schedule  # noqa: F401  (it gives the learner fit_one_cycle and fine_tune)
 import job as jobs
 import numpy as np
 import pandas as pd
@@ -57,7 +58,7 @@ def main() -> None:
 
 
 def _fit(job: jobs.Job, learner: Learner, epochs: int) -> None:
-    with learner.no_bar(), learner.no_logging():
+    with learner.no_logging():
         if job.from_scratch:
             learner.fit_one_cycle(epochs, 3e-3)
         else:  # fine_tune adds its frozen epoch, which costs about half of the others
@@ -71,7 +72,7 @@ class _Until(Callback):
         self.until = until
 
     def after_batch(self) -> None:
-        if time.time() >= self.until:
+        if self.training and time.time() >= self.until:
             raise CancelFitException
 
 

@@ -16,6 +16,8 @@ import numpy as np
 
 import gristmill
 
+PREFIX = "class "
+"""So that labels such as 00015 are not taken for numbers."""
 STAND_IN = 64
 """Pictures of the stand-in test part (at least one per class): few, since all are predicted afterwards."""
 
@@ -24,12 +26,13 @@ def main() -> None:
     """Write the tables, fit until shortly before the deadline, predict."""
     job = jobs.read()
     folder = job.out.parent
-    labels = np.array(job.labels)[job.y]
+    names = [f"{PREFIX}{label}" for label in job.labels]
+    labels = np.array(names)[job.y]
     learned = [i for i in range(len(labels)) if not job.valid[i]]
     given = [i for i in range(len(labels)) if job.valid[i]]
     few = job.test[:: max(1, len(job.test) // max(STAND_IN, len(job.labels)))]
     train = _table(folder / "train-rows.csv", job, [job.train[i] for i in learned], labels[learned])
-    test = _table(folder / "stand-in.csv", job, few, np.resize(np.array(job.labels), len(few)))
+    test = _table(folder / "stand-in.csv", job, few, np.resize(np.array(names), len(few)))
     valid = (
         _table(folder / "valid-rows.csv", job, [job.train[i] for i in given], labels[given])
         if given
@@ -49,9 +52,9 @@ def main() -> None:
     )
     model = gristmill.load(str(result.bundle))
     found = model.predict(job.paths(job.test))
-    even = dict.fromkeys(job.labels, 1.0 / len(job.labels))
+    even = dict.fromkeys(names, 1.0 / len(names))
     rows = [even if p.error else p.probabilities for p in found]
-    job.answer(np.array([[row.get(label, 0.0) for label in job.labels] for row in rows]))
+    job.answer(np.array([[row.get(name, 0.0) for name in names] for row in rows]))
 
 
 def _predicting(job: jobs.Job) -> float:

@@ -57,6 +57,8 @@ def read_answer(path: Path, files: Sequence[str], labels: Sequence[str]) -> np.n
         raise BadAnswerError(f"a probability must be a number: {error}") from None
     if not np.isfinite(given).all() or (given < 0).any():
         raise BadAnswerError("probabilities must be finite and not negative")
+    if not given.any(axis=1).all():
+        raise BadAnswerError("a row must have a probability above zero")
     found = np.zeros((len(files), len(labels)))
     columns = [list(labels).index(label) for label in head[1:]]
     at = {name: i for i, name in enumerate(files)}

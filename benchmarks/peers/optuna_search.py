@@ -48,7 +48,7 @@ class _Search:
         self.cap = 0.0
         self.pixels: dict[int, np.ndarray] = {}
         self.learn, self.held = job.holdout()
-        side, self.width, _ = expert.first_look(job)
+        side, self.width = expert.first_look(job)
         smaller = max(32, side // 2) if job.from_scratch else max(64, side // 64 * 32)
         self.sides = sorted({side, smaller})
         self.widths = sorted({self.width, max(16, self.width // 2)})
@@ -110,10 +110,10 @@ class _Search:
         job, side = self.job, chosen["side"]
         x = self.at(side)
         x_test = pictures.load(job.paths(job.test), side, job.threads)
-        per_row = training.seconds_per_row(self.maker(chosen), side)
-        seconds = job.left - expert.SPARE - training.predict_cost(per_row, len(x_test), flip=job.flip)
+        network = self.maker(chosen)()
+        seconds = job.left - expert.SPARE - training.predict_seconds(network, x_test, flip=job.flip)
         network = training.train(
-            self.maker(chosen)(),
+            network,
             x,
             job.y,
             self.recipe(chosen),

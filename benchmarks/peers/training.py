@@ -182,6 +182,11 @@ def predict(
     return np.concatenate(found)
 
 
-def predict_cost(per_row: float, rows: int, *, flip: bool) -> float:
-    """Seconds that `predict` takes for `rows`, from the cost of a training row: a pass forward is a third."""
-    return per_row * rows * (0.9 if flip else 0.45)
+def predict_seconds(network: nn.Module, x: np.ndarray, *, flip: bool, batch: int = 64) -> float:
+    """Seconds that `predict` takes for `x`, a tenth added: a batch is timed, after one to warm up."""
+    seconds = 0.0
+    for _ in range(2):
+        before = time.monotonic()
+        predict(network, x[:batch], flip=flip)
+        seconds = time.monotonic() - before
+    return 1.1 * seconds * len(x) / min(batch, len(x))

@@ -63,6 +63,7 @@ def test_an_answer_is_put_into_the_order_of_files_and_labels(tmp_path: Path) -> 
         ("file,a,b\nx,one,0\ny,1,0\n", "number"),
         ("file,a,b\nx,nan,0\ny,1,0\n", "finite"),
         ("file,a,b\nx,-1,2\ny,1,0\n", "negative"),
+        ("file,a,b\nx,0,0\ny,1,0\n", "above zero"),
     ],
 )
 def test_a_bad_answer_is_refused_with_the_reason(tmp_path: Path, text: str, reason: str) -> None:
