@@ -258,7 +258,7 @@ def run_until(command: list[str], seconds: float, work: Path, env: dict[str, str
         return Ended(state="killed", reason=f"no end within {limit:.0f} s", wall=wall)
     if code:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        reason = next((x for x in reversed(lines) if x.strip()), f"exit code {code}")
+        reason = " ".join(lines[-2:]) or f"exit code {code}"
         return Ended(state="failed", reason=reason[-300:], wall=wall)
     return Ended(state="late" if wall > seconds + allowance(seconds) else "ok", reason="", wall=wall)
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import fastai.callback.schedule  # noqa: F401  (it gives the learner fit_one_cycle and fine_tune)
+import fastai.callback.progress  # it gives the learner no_bar
+import fastai.callback.schedule  # noqa: F401  (and fit_one_cycle and fine_tune)
 import job as jobs
 import numpy as np
 import pandas as pd
@@ -58,21 +59,27 @@ def main() -> None:
 
 
 def _fit(job: jobs.Job, learner: Learner, epochs: int) -> None:
-    with learner.no_logging():
+    with learner.no_bar(), learner.no_logging():
         if job.from_scratch:
             learner.fit_one_cycle(epochs, 3e-3)
-        else:  # fine_tune adds its frozen epoch, which costs about half of the others
-            learner.fine_tune(max(1, epochs - 1), 2e-3)
+        else:  # one epoch of the head alone comes first
+            learner.fine_tune(max(1, epochs - 1), 4e-3, lr_mult=10)
 
 
 class _Until(Callback):
-    """Ends the fit at a time of day; the cycle is as long as the first look expected."""
+    """Ends the fit when the next batch would pass a time of day; the cycle is as long as the first look
+    expected."""
 
     def __init__(self, until: float) -> None:
         self.until = until
+        self.began = time.time()
+
+    def before_batch(self) -> None:
+        self.began = time.time()
 
     def after_batch(self) -> None:
-        if self.training and time.time() >= self.until:
+        now = time.time()
+        if self.training and now + (now - self.began) >= self.until:
             raise CancelFitException
 
 
@@ -91,7 +98,10 @@ class _Pixels(nn.Module):
 
 
 def _split(network: Any) -> list[list[nn.Parameter]]:
-    return [list(network.body.parameters()), list(network.head.parameters())]
+    """Three groups, as fastai splits its own pretrained networks: early body, late body, head."""
+    body = network.body
+    early, late = [body.stem, *body.blocks[:8]], [*body.blocks[8:], body.last]
+    return [[p for m in part for p in m.parameters()] for part in (early, late, [network.head])]
 
 
 def _learner(job: jobs.Job, size: int) -> Learner:

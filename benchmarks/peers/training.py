@@ -95,13 +95,15 @@ def train(
     pixels, targets = torch.from_numpy(x), torch.from_numpy(y)
     weight = None if weights is None else torch.from_numpy(weights)
     optimizer = torch.optim.AdamW(_groups(network, recipe), lr=recipe.rate, weight_decay=recipe.decay)
-    began = time.monotonic()
+    began, before = time.monotonic(), 0.0
     network.train()
     while True:
         order = rng.permutation(len(y))
         for at in range(0, len(order), recipe.batch):
-            share = (time.monotonic() - began) / seconds
-            if share >= 1.0:
+            now = time.monotonic() - began
+            step, before = now - before, now
+            share = now / seconds
+            if now + step > seconds:  # the next step would end too late
                 return network
             rows = torch.from_numpy(order[at : at + recipe.batch])
             if len(rows) < 2:
