@@ -134,7 +134,8 @@ def main() -> int:
         _keep(changed, options)
     elif options.quick:
         _print(fresh, options.json)
-    return 0 if all(c["ok"] for c in fresh) else 1
+    ours = [r for r in rows if r["kind"] == "cell" and r["peer"] == OURS and r["part"] == _part(options)]
+    return 0 if all(c["ok"] for c in fresh) and all(r["state"] == "ok" for r in ours) else 1
 
 
 def cells(options: argparse.Namespace) -> Iterator[Cell]:
@@ -439,11 +440,9 @@ def claim_core(row: dict[str, Any]) -> str:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The committed rows as Markdown: per mode and time the scores of everyone, the claims, the coverage."""
-    return "\n\n".join(
-        _one_table(rows, mode, seconds)
-        for mode in BOTH
-        for seconds in sorted({r["time_s"] for r in rows if r["kind"] == "cell" and r["part"] == "test"})
-    )
+    times = sorted({r["time_s"] for r in rows if r["kind"] == "cell" and r["part"] == "test"})
+    tables = [_one_table(rows, mode, seconds) for mode in BOTH for seconds in times]
+    return "\n\n".join(tables) or "No row is committed yet: coverage is nothing."
 
 
 def _one_table(rows: list[dict[str, Any]], mode: str, seconds: int) -> str:

@@ -375,6 +375,22 @@ def test_a_peer_that_failed_has_a_row_with_the_reason_and_does_not_count(world: 
     assert "- (failed)" in peers.table(rows)
 
 
+def test_a_failure_of_ours_is_a_missed_bar_even_when_nobody_else_has_a_score(
+    world: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.time, world.results = [60], world.results.with_name("failed.jsonl")
+    for peer in peers.PEERS:
+        Path(peer.script).write_text("raise SystemExit('no')")
+    monkeypatch.setattr(peers, "_arguments", lambda: world)
+    monkeypatch.setattr(peers, "_warm", lambda options: None)
+    assert peers.main() == 1
+    assert "no commit" not in peers.table(peers.read_rows(world.results))
+
+
+def test_without_rows_the_table_says_so() -> None:
+    assert "No row" in peers.table([])
+
+
 def test_everyone_takes_turns_at_being_first() -> None:
     options = peers._arguments(["--time", "180,600"])
     found = list(peers.cells(options))
