@@ -165,3 +165,10 @@ def test_codes_and_labels_agree(cells: list[str]) -> None:
     for cell, code in zip(cells, values.tolist(), strict=True):
         assert (code == -1) == (cell == "")
         assert code == -1 or found.labels[code] == cell
+
+
+def test_codes_with_leading_zeros_keep_them() -> None:
+    found = column("class", ["00015", "00007", "", "12345"])
+    assert found.kind == "category"
+    assert found.values.tolist() == ["00015", "00007", None, "12345"]
+    assert column("n", ["0", "10", "-0.5", "0.07"]).kind == "number"

@@ -28,6 +28,7 @@ _DATE = re.compile(
 )
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?|[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 _WHOLE = re.compile(r"[+-]?\d+")
+_CODE = re.compile(r"[+-]?0\d+")
 _ID_NAME = re.compile(
     r"(?:.*[_\-. ])?(?:id|ids|uuid|guid|index|idx|key|row|nr|no)|(?:column 1)|.*[a-z]I[dD]", re.A
 )
@@ -64,8 +65,8 @@ class Column:
 def column(name: str, cells: Sequence[str] | np.ndarray, *, decimal_comma: bool = False) -> Column:
     """Type a column of text cells (or of an array's values, whose type says it already).
 
-    A column whose every known cell is a number is a number; 0/1 stays a number, true/false and yes/no are
-    categories. With `decimal_comma`, `1,5` is a number too (files separated by something else).
+    A column whose every known cell is a number is a number; 0/1 stays a number, true/false, yes/no and codes
+    with leading zeros (00015) are categories. With `decimal_comma`, `1,5` is a number too (files separated by something else).
     """
     if isinstance(cells, np.ndarray):
         return _typed_array(name, cells)
@@ -83,8 +84,9 @@ def column(name: str, cells: Sequence[str] | np.ndarray, *, decimal_comma: bool 
 def _numbers(distinct: set[str], decimal_comma: bool) -> dict[str, float] | None:
     """The value of each distinct text, or None when one of them is no number."""
     known = distinct - MISSING_NUMBER
-    # float() also reads 1_000, which in a table is an id and no number.
-    if any("_" in text for text in known):
+    # float() also reads 1_000, which in a table is an id and no number; and 00015 is a code (a postal code, a
+    # class folder) whose zeros belong to it.
+    if any("_" in text or _CODE.fullmatch(text) for text in known):
         return None
     if decimal_comma and any("," in text for text in known):
         # 1,234 alone could be a thousand: only a comma that cannot separate thousands proves the habit.
