@@ -1,13 +1,13 @@
-"""Two workers with one thread each against one worker with two threads: rows per second, by ratio, in one run.
+"""Two workers with one thread each against one worker with two threads: rows per second, by ratio.
 
     python benchmarks/threads.py             every case, nine rounds
     python benchmarks/threads.py --quick     the same code, three short rounds, nothing is kept
 
-The cases are a training step of convstack and of mbconv as their recipes make it, and the extraction of frozen
-features. The settings take turns round by round, so a machine that gets slower meanwhile slows both. The claim:
-one thread a worker gives at least as many rows per second in all. A row a case: claim, value (the median ratio),
-interval (the middle half of the rounds), bar, ok; with rows per second, commit, cores and versions. Exits 1 when
-a bar is missed, 2 on a machine with fewer than two cores.
+The cases are a training step of convstack and of mbconv as their recipes make it, and the extraction of
+frozen features. The settings take turns round by round, so a machine that gets slower meanwhile slows both.
+The claim: one thread a worker gives at least as many rows per second in all. A row a case: claim, value (the
+median ratio), interval (the middle half of the rounds), bar, ok; with rows per second, commit, cores and
+versions. Exits 1 when a bar is missed, 2 on a machine with fewer than two cores.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def measured(name: str, *, rounds: int, seconds: float) -> dict[str, Any]:
-    """One case in both settings, in turns; all processes live throughout and idle when it is not their turn."""
+    """One case in both settings, in turns; all processes live throughout and idle between their turns."""
     teams = {key: [_Worker(name, threads) for _ in range(n)] for key, (n, threads) in SETTINGS.items()}
     rates: dict[str, list[float]] = {key: [] for key in SETTINGS}
     try:

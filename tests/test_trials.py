@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.search import simulation
 
 import gristmill
 from gristmill import trials
@@ -19,7 +20,6 @@ from gristmill.cli import main
 from gristmill.errors import ResourceError, RunError, UsageError
 from gristmill.search.journal import Journal
 from gristmill.segment import Outcome, Segment
-from tests.search import simulation
 
 
 def faulty(seed: int) -> simulation.Answer:
@@ -47,9 +47,7 @@ def made(folder: Path, **options: Any) -> tuple[Path, Any]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Any]]:
-    yield made(
-        tmp_path_factory.mktemp("runs") / "photos.run", seconds=400.0, answer=faulty(1), stop_after=25
-    )
+    yield made(tmp_path_factory.mktemp("runs") / "photos.run", seconds=400.0, answer=faulty(1), stop_after=25)
 
 
 @given(

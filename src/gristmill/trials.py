@@ -198,8 +198,7 @@ def of_run(run: str | os.PathLike[str]) -> tuple[Record, ...]:
 
 
 def history(run: str | os.PathLike[str]) -> pd.DataFrame:
-    """Every segment of a run as a pandas DataFrame, in order of asking; then a row for each configuration that
-    was refused.
+    """Every segment of a run as a pandas DataFrame; then a row for each configuration that was refused.
 
     Columns: trial (number), segment (id; missing for a refused configuration), kind, family, view, source,
     state (that of the outcome, or `open`, `refused`), reason, score and noise (0 = majority or mean,
@@ -236,7 +235,9 @@ def _rows(record: Record) -> Iterator[dict[str, Any]]:
         yield {**shared, "state": "refused", "reason": record.refused, "asked": record.at}
     for w in sorted(record.work, key=lambda w: w.asked):
         asked = {k: w.segment.get(k) for k in ("kind", "cap_s", "from_rows", "to_rows")}
-        told = {k: w.outcome.get(k) for k in ("reason", "score", "noise", "rows_seen", "seconds", "peak_memory")}
+        told = {
+            k: w.outcome.get(k) for k in ("reason", "score", "noise", "rows_seen", "seconds", "peak_memory")
+        }
         times = {"asked": w.asked, "ended": w.ended, "cost": w.cost, "left": w.left, "why": w.why}
         yield {**shared, "segment": w.segment["id"], "state": w.state, **asked, **told, **times}
 
@@ -332,7 +333,12 @@ def _to_optuna(optuna: Any, found: Sequence[Record], name: str, about: Mapping[s
 def _optuna_trial(optuna: Any, record: Record, kinds: Mapping[str, tuple[str, Any]]) -> Any:
     state = optuna.trial.TrialState
     best = record.best
-    states = {"done": state.COMPLETE, "stopped": state.FAIL, "running": state.RUNNING, "refused": state.PRUNED}
+    states = {
+        "done": state.COMPLETE,
+        "stopped": state.FAIL,
+        "running": state.RUNNING,
+        "refused": state.PRUNED,
+    }
     trial = optuna.trial.create_trial(
         state=states[record.state],
         value=best.score if best is not None and record.state == "done" else None,
@@ -341,9 +347,9 @@ def _optuna_trial(optuna: Any, record: Record, kinds: Mapping[str, tuple[str, An
         intermediate_values={rows: score for rows, score, _ in record.curve},
         user_attrs=_attributes(record),
     )
-    trial.datetime_start = datetime.fromtimestamp(record.at)  # noqa: DTZ006 - optuna's are local, without zone
+    trial.datetime_start = datetime.fromtimestamp(record.at)  # local, as optuna's are
     if record.state != "running" and record.ended is not None:
-        trial.datetime_complete = datetime.fromtimestamp(record.ended)  # noqa: DTZ006
+        trial.datetime_complete = datetime.fromtimestamp(record.ended)
     return trial
 
 
@@ -379,7 +385,11 @@ def _distribution(optuna: Any, kind: str, extent: Any) -> Any:
         return made.CategoricalDistribution(extent)
     low, high = extent
     log = low > 0 and high >= 30 * low
-    return made.IntDistribution(low, high, log=log) if kind == "int" else made.FloatDistribution(low, high, log=log)
+    return (
+        made.IntDistribution(low, high, log=log)
+        if kind == "int"
+        else made.FloatDistribution(low, high, log=log)
+    )
 
 
 # mlflow

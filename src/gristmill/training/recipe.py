@@ -34,9 +34,9 @@ IMAGE_NETWORKS = ("convstack", "mbconv")
 NETWORKS = (*IMAGE_NETWORKS, "mlp")
 PASS_PIXELS = 2**18
 """Pixels per pass of a fine-tuning and of every evaluation: 16 pictures of 128 x 128. Beyond it the largest
-activations pass 32 MB, and glibc maps fresh pages for each of them. Seconds on one AVX2 core, mbconv: training in
-passes of 16 against a whole batch of 32 at 96 px 0.88, at 128 px 0.69; evaluation at 160 px 12.3 ms a picture
-in passes of 8, 18.5 ms in passes of 32. The memory of the activations is at least halved."""
+activations pass 32 MB, and glibc maps fresh pages for each of them. Seconds on one AVX2 core, mbconv:
+training in passes of 16 against a whole batch of 32 at 96 px 0.88, at 128 px 0.69; evaluation at 160 px
+12.3 ms a picture in passes of 8, 18.5 ms in passes of 32. The memory of the activations is at least halved."""
 COOLDOWN_SHARE = 0.3
 """Rows of the final cooldown as a share of all rows of a training: what search should ask for."""
 
@@ -109,7 +109,7 @@ class Recipe:
         return ("identity", "mirror") if self.flip else ("identity",)
 
     def halved(self, times: int) -> Recipe:
-        """The same training with 1 / 2**times of the rows in memory at once; each step sees the same batch."""
+        """The same training with 1 / 2**times of the rows in memory at once; a step sees the same batch."""
         if not times:
             return self
         rows = (self.micro_batch or self.batch) >> times

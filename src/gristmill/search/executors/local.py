@@ -325,7 +325,9 @@ class _Worker:
         self.segment = None
         self.ensure()
         tried = "" if again else ", also with half the batch in memory"
-        reason = f"stopped at {self._peak >> 20:,} MiB of memory; {self.most >> 20:,} MiB were free for it{tried}"
+        reason = (
+            f"stopped at {self._peak >> 20:,} MiB of memory; {self.most >> 20:,} MiB were free for it{tried}"
+        )
         return Outcome(id=segment.id, state="oom", reason=reason, seconds=used, peak_memory=self._peak)
 
     # messages
