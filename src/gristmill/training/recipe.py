@@ -36,7 +36,7 @@ PASS_PIXELS = 2**18
 """Pixels per pass of a fine-tuning and of every evaluation: 16 pictures of 128 x 128. Beyond it the largest
 activations pass 32 MB, and glibc maps fresh pages for each of them. Seconds on one AVX2 core, mbconv:
 training in passes of 16 against a whole batch of 32 at 96 px 0.88, at 128 px 0.69; evaluation at 160 px
-12.3 ms a picture in passes of 8, 18.5 ms in passes of 32. The memory of the activations is at least halved."""
+12.3 ms a picture in passes of 8, 18.5 ms in passes of 32. The activations take half the memory or less."""
 COOLDOWN_SHARE = 0.3
 """Rows of the final cooldown as a share of all rows of a training: what search should ask for."""
 
