@@ -11,11 +11,12 @@ from __future__ import annotations
 import os as _os
 from typing import TYPE_CHECKING, Any
 
-# Offline and private by default (onnxruntime's official builds and Ray send usage data): set before
+# Offline and private by default (onnxruntime's official builds, Ray and MLflow send usage data): set before
 # anything else is imported, unless the user has decided otherwise.
 _os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 _os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 _os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+_os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 __version__ = "0.1.0"
 
@@ -27,17 +28,19 @@ if TYPE_CHECKING:
     from gristmill.deployment.runtime import Model as Model
     from gristmill.deployment.runtime import Prediction as Prediction
     from gristmill.deployment.runtime import load as load
+    from gristmill.trials import history as history
 
 _HOMES = {
     "fit": "gristmill.automl",
     "plan": "gristmill.automl",
     "audit": "gristmill.automl",
     "Result": "gristmill.automl",
+    "history": "gristmill.trials",
     "load": "gristmill.deployment.runtime",
     "Model": "gristmill.deployment.runtime",
     "Prediction": "gristmill.deployment.runtime",
 }
-__all__ = ["Model", "Prediction", "Result", "__version__", "audit", "fit", "load", "plan"]
+__all__ = ["Model", "Prediction", "Result", "__version__", "audit", "fit", "history", "load", "plan"]
 
 
 def __getattr__(name: str) -> Any:

@@ -650,7 +650,7 @@ def work(segment: Segment, context: Mapping[str, Any]) -> Outcome:
 
     Args:
         segment: The piece of work; its parents' outcomes lie in their folders of the run.
-        context: `run`, the run folder.
+        context: `run`, the run folder; `halvings`, when memory was short: how often to halve its batches.
     """
     from gristmill import training
 
@@ -659,13 +659,13 @@ def work(segment: Segment, context: Mapping[str, Any]) -> Outcome:
     folder.mkdir(parents=True, exist_ok=True)
     prepared = _opened(str(run / "prepared"))
     parents = {p: _outcome_of(run / "segments" / p) for p in segment.parents}
-    threads = segment.needs.cpu
+    threads, halvings = segment.needs.cpu, int(context.get("halvings", 0))
     if segment.kind in ("train", "cooldown"):
-        outcome = training.train(segment, prepared, folder, parents, threads=threads)
+        outcome = training.train(segment, prepared, folder, parents, threads=threads, halvings=halvings)
     elif segment.kind == "fit":
         outcome = training.fit_once(segment, prepared, folder, parents, threads=threads)
     else:
-        outcome = training.extract(segment, prepared, folder, threads=threads)
+        outcome = training.extract(segment, prepared, folder, threads=threads, halvings=halvings)
     return finish.with_member(segment, prepared, outcome, folder)
 
 

@@ -369,6 +369,21 @@ def runs_show(
         typer.echo(f"{score:>8}  {row['state']:9} {row['seconds']:7.1f}s  {row['id']}  {row['title']}")
 
 
+@runs_app.command("export")
+def runs_export(
+    run: Annotated[str, typer.Argument(help="A run folder.", metavar="RUN")],
+    to: Annotated[str, typer.Option("--to", help="csv, optuna or mlflow.", metavar="FORMAT")] = "csv",
+    out: Annotated[
+        str | None, typer.Option("--out", help="File to write; it must not exist.", metavar="PATH")
+    ] = None,
+) -> None:
+    """The history of a run for other tools: a table, an Optuna storage, an MLflow store."""
+    from gristmill import trials
+
+    ending = "csv" if to == "csv" else f"{to}.db"
+    typer.echo(trials.export(run, to, out or f"{Path(run).resolve().stem}.{ending}"))
+
+
 @runs_app.command("prune")
 def runs_prune(
     run: Annotated[

@@ -328,17 +328,23 @@ def flips_keep_labels(prepared: Prepared, most: int = 1200) -> bool:
     if target.task == "regression" or len(rows) < 40:
         return False
     name = next(i.name for i in prepared.task.inputs if i.kind == "image")
-    stored = prepared.store().gather(rows)
-    pictures = image.squares(stored[name], stored[f"{name}.box"], 32, "squash")
+    pieces = np.array_split(rows, 16)  # all of them at once, as large as they are stored, would fill 400 MB
+    pictures = np.concatenate([_shrunk(prepared, name, piece) for piece in pieces])
     y = np.asarray(prepared.targets[target.name])[rows]
     asked = len(rows) // 4
     path = features.backbone_onnx("hog", 32, pictures.shape[-1])
-    plain, mirrored, others = features.extract(
-        path, [pictures[:asked], pictures[:asked, :, ::-1], pictures[asked:]], threads=1
-    )
-    right, turned = (y[asked:][_nearest(found, others)] == y[:asked] for found in (plain, mirrored))
+    shown = np.concatenate([pictures[:asked], pictures[:asked, :, ::-1], pictures[asked:]])
+    found = np.concatenate(list(features.extract(path, np.array_split(shown, 16), threads=1)))
+    plain, mirrored, others = np.split(found, [asked, 2 * asked])
+    right, turned = (y[asked:][_nearest(mine, others)] == y[:asked] for mine in (plain, mirrored))
     error = np.std(turned.astype(float) - right) / np.sqrt(asked)
     return bool(turned.mean() >= FLIP_KEPT * right.mean() - error)
+
+
+def _shrunk(prepared: Prepared, name: str, rows: Any) -> Any:
+    """Pictures of some rows, uint8 (n, 32, 32, C)."""
+    stored = prepared.store().gather(rows)
+    return image.squares(stored[name], stored[f"{name}.box"], 32, "squash")
 
 
 FLIP_KEPT = 0.8

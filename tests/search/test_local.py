@@ -4,14 +4,16 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gristmill.search.executors import local
+from gristmill.search.executors import local, memory
 from gristmill.search.executors.local import LocalExecutor
 from gristmill.search.executors.log import BoundedLog
+from gristmill.segment import Resources
 from gristmill.testing.executor import behave, collect, segment
 
 BEHAVE = "gristmill.testing.executor:behave"
@@ -199,6 +201,93 @@ def test_the_log_keeps_the_newest_half(tmp_path: Path) -> None:
     (tmp_path / "log").unlink()
     (tmp_path / "log").mkdir()
     log.write(b"a disk that takes nothing costs the log only\n")
+
+
+MIB = 2**20
+
+
+def test_the_peak_of_each_segment_is_measured_and_given_back(tmp_path: Path) -> None:
+    with executor(tmp_path) as found:
+        found.submit(segment("large", do="hold", bytes=300 * MIB, hold_s=1.2))
+        large = collect(found, 1)["large"].peak_memory
+        found.submit(segment("small"))
+        small = collect(found, 1)["small"].peak_memory
+    assert 300 * MIB < large < 420 * MIB
+    assert 0 < small < 150 * MIB, "a later segment does not inherit the peak of an earlier one"
+
+
+def test_a_worker_above_its_memory_is_stopped_and_tried_with_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "free", lambda: 300 * MIB)
+    with executor(tmp_path) as found:
+        found.submit(segment("halves", do="hold", bytes=400 * MIB, hold_s=1.5))
+        outcome = collect(found, 1)["halves"]
+        assert (outcome.state, outcome.facts["context"]) == ("done", {"halvings": 1})
+        found.submit(segment("never", do="hold", bytes=1000 * MIB, hold_s=30.0))
+        outcome = collect(found, 1)["never"]
+        assert outcome.state == "oom"
+        assert "also with half the batch in memory" in outcome.reason
+        assert outcome.peak_memory > 270 * MIB
+        found.submit(segment("next"))
+        assert collect(found, 1)["next"].state == "done"
+
+
+def test_the_largest_stops_when_the_machine_runs_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "is_low", lambda: any(w.holds() > 150 * MIB for w in found._workers))
+    with executor(tmp_path, cpus=2) as found:
+        found.submit(segment("large", do="hold", bytes=600 * MIB, hold_s=30.0))
+        found.submit(segment("small", sleep=3.0))
+        outcomes = collect(found, 2)
+    assert (outcomes["large"].state, outcomes["small"].state) == ("oom", "done")
+
+
+def test_a_segment_waits_until_its_memory_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "free", lambda: 1000 * MIB)
+    with executor(tmp_path, cpus=2) as found:
+        needs = Resources(memory=600 * MIB)
+        found.submit(replace(segment("first", sleep=1.0), needs=needs))
+        found.submit(replace(segment("second", cap_s=50.0), needs=needs))
+        assert not found.slots()
+        assert [w.waits for w in found._workers] == [False, True]
+        assert set(found.open) == {"first", "second"}
+        assert list(collect(found, 1)) == ["first"]
+        assert found._workers[1].segment is not None
+        assert collect(found, 1)["second"].state == "done"
+
+
+def test_a_waiting_segment_can_be_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "free", lambda: 1000 * MIB)
+    with executor(tmp_path, cpus=2) as found:
+        needs = Resources(memory=600 * MIB)
+        found.submit(replace(segment("first", sleep=0.3), needs=needs))
+        found.submit(replace(segment("second"), needs=needs))
+        found.cancel("second")
+        assert list(found.open) == ["first"]
+        assert list(collect(found, 1)) == ["first"]
+        assert found.wait(found.clock.now() + 0.1) == []
+
+
+def test_what_cannot_fit_alone_is_skipped_with_the_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "free", lambda: 100 * MIB)
+    with executor(tmp_path) as found:
+        found.submit(replace(segment("huge"), needs=Resources(memory=900 * MIB)))
+        outcome = collect(found, 1)["huge"]
+        assert outcome.state == "oom"
+        assert outcome.reason == "it needs 900 MiB of memory, 90 MiB are free for it"
+        assert found.slots()
+
+
+def test_without_figures_nothing_waits_or_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("free", "total"):
+        monkeypatch.setattr(memory, name, lambda: 0)
+    with executor(tmp_path) as found:
+        found.submit(replace(segment("a"), needs=Resources(memory=2**60)))
+        assert collect(found, 1)["a"].state == "done"
 
 
 def test_behave_is_a_plain_function() -> None:

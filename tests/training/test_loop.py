@@ -141,8 +141,8 @@ def _spoilt(known, training, batch, *, below):
 def test_short_memory_halves_the_micro_batch(run, monkeypatch):
     original = loop.start
 
-    def start(*args):
-        training = original(*args)
+    def start(*args, **options):
+        training = original(*args, **options)
         forward = training.network.forward
 
         def limited(x):
@@ -160,6 +160,13 @@ def test_short_memory_halves_the_micro_batch(run, monkeypatch):
     assert outcome.state == "done"
     assert outcome.facts["micro_batch"] == 8
     assert outcome.facts["batch"] == 32
+
+
+def test_passes_may_be_halved_beforehand(run, tmp_path, pictures, segment):
+    outcome = train(segment(id="a"), pictures, tmp_path / "a", {}, threads=1, halvings=2)
+    assert outcome.state == "done"
+    assert (outcome.facts["batch"], outcome.facts["micro_batch"]) == (32, 8)
+    assert outcome.rows_seen == run("b").rows_seen
 
 
 def test_no_memory_at_all_is_an_outcome(run, monkeypatch):

@@ -6,7 +6,7 @@ from gristmill.errors import UsageError
 from gristmill.models import families, space
 from gristmill.space import Space
 from gristmill.task import InputSpec, Target, Task
-from gristmill.training.recipe import NETWORKS, from_config, parameters, parameters_of
+from gristmill.training.recipe import NETWORKS, PASS_PIXELS, from_config, parameters, parameters_of
 
 PICTURES = Task(
     inputs=(InputSpec(name="image", kind="image", spec={"channels": 3, "size": 64}),),
@@ -73,3 +73,28 @@ def test_rates_warm_up_stay_and_cool_down_to_zero():
     assert r.rate_factor(10**6, (10**6, 2 * 10**6)) == 1
     assert r.rate_factor(1_250_000, (10**6, 2 * 10**6)) == pytest.approx(0.5)
     assert r.rate_factor(2 * 10**6, (10**6, 2 * 10**6)) == 0
+
+
+@pytest.mark.parametrize("side", [32, 64, 96, 128, 160, 224])
+def test_a_fine_tuning_goes_in_passes_of_few_pixels(side):
+    found = recipe(family="mbconv", resolution=side)
+    assert found.micro_batch == found.evaluation_batch
+    assert found.micro_batch * side**2 <= PASS_PIXELS
+    assert found.micro_batch >= 4
+    assert found.batch % min(found.micro_batch, found.batch) == 0, "no short pass at the end of a step"
+
+
+def test_only_frozen_norms_may_see_a_part_of_the_batch():
+    assert recipe(family="mbconv", **{"mbconv.norm": "live"}).micro_batch == 0
+    assert recipe(family="mbconv", **{"mbconv.pretrained": False}).micro_batch == 0
+    assert recipe(family="convstack").micro_batch == 0
+
+
+def test_halving_keeps_the_batch_of_a_step():
+    found = recipe(family="convstack", resolution=64)
+    assert found.halved(0) is found
+    once, twice = found.halved(1), found.halved(2)
+    assert once.batch == twice.batch == found.batch
+    assert (once.micro_batch, twice.micro_batch) == (found.batch // 2, found.batch // 4)
+    assert once.evaluation_batch == found.evaluation_batch // 2
+    assert found.halved(40).micro_batch == found.halved(40).evaluation_batch == 1

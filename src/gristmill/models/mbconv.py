@@ -93,7 +93,7 @@ class Layer(nn.Module):
         self.conv = nn.Conv2d(inside, outside, kernel, stride, even, groups=groups, bias=False)
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out")
         self.norm = nn.BatchNorm2d(outside, eps=NORM_EPS, momentum=NORM_MOMENTUM)
-        self.act = nn.ReLU6() if act else None
+        self.act = nn.ReLU6(inplace=True) if act else None  # the norm keeps its input, not its output
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inside, H, W) -> (B, outside, H / stride, W / stride)."""

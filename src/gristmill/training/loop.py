@@ -41,7 +41,13 @@ class DivergedError(Exception):
 
 
 def train(
-    segment: Segment, prepared: Prepared, folder: Path, parents: Mapping[str, Outcome], *, threads: int
+    segment: Segment,
+    prepared: Prepared,
+    folder: Path,
+    parents: Mapping[str, Outcome],
+    *,
+    threads: int,
+    halvings: int = 0,
 ) -> Outcome:
     """Train a network from its parent's checkpoint (or from scratch) until `segment.to_rows` rows are seen.
 
@@ -53,6 +59,7 @@ def train(
         folder: the segment's own folder; checkpoint, predictions and `outcome.json` go there.
         parents: outcomes by id; the one with a checkpoint is the trunk.
         threads: CPU threads.
+        halvings: how often the rows in memory at once are halved beforehand (the step's batch stays).
 
     Returns:
         The outcome: `done`; `cut` by the cap (at once, without artefacts, when the first two timed steps
@@ -63,7 +70,7 @@ def train(
         return known
     pace = Pace(segment.cap_s)
     device.threads(threads)
-    training = start(segment, prepared, folder, parents)
+    training = start(segment, prepared, folder, parents, halvings=halvings)
     pace.begin(training.rows)
     while not training.ended:
         try:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from gristmill.training.objective import Objective
     from gristmill.training.stream import Pictures
 
-BATCH_PIXELS = 2**20
-"""Pixels per batch: 64 pictures of 128 x 128."""
+BATCH_PIXELS = 2**18
+"""Pixels per batch: 16 pictures of 128 x 128."""
 
 
 def fit_head(

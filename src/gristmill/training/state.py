@@ -86,7 +86,7 @@ class Training:
         self.augment = _augment(recipe)
         self.steps = 0
         self.rate_factor = 1.0
-        self.micro_batch = recipe.batch
+        self.micro_batch = min(recipe.batch, recipe.micro_batch or recipe.batch)
         self.refused = False
         self.plan = Plan(first=0, last=0, wanted=0, cooldown=False, capped=False, evaluated_rows=0)
 
@@ -175,14 +175,21 @@ class Training:
         return {k: v.detach().cpu().contiguous().numpy() for k, v in kept.items()}
 
 
-def start(segment: Segment, prepared: Prepared, folder: Path, parents: Mapping[str, Outcome]) -> Training:
+def start(
+    segment: Segment,
+    prepared: Prepared,
+    folder: Path,
+    parents: Mapping[str, Outcome],
+    *,
+    halvings: int = 0,
+) -> Training:
     """A training at the segment's beginning: fresh, or resumed from the trunk among its parents."""
     device = devices.pick()
     task, view = prepared.task, prepared.views[segment.view]
     values = np.asarray(prepared.targets[task.target.name])
     recipe = from_config(
         segment.config, task, rows=len(view.rows), resolution=resolution(segment.config, task)
-    )
+    ).halved(halvings)
     inputs, meta = _inputs(segment, prepared, view, recipe, device)
     order = _order(segment, task.target, values, np.asarray(view.rows, np.int64), recipe)
     aim = objective(task.target, values, order.rows, view.weights, recipe, device.torch)
@@ -234,6 +241,7 @@ def _order(segment: Segment, target: Target, values: np.ndarray, rows: np.ndarra
 def restarted(training: Training, factor: float) -> Training:
     """The same segment from its beginning at `factor` times the rate."""
     fresh = start(training.segment, training.prepared, training.folder, training.parents)
+    fresh.recipe = training.recipe
     fresh.rate_factor = training.rate_factor * factor
     fresh.micro_batch = training.micro_batch
     return fresh

@@ -3,6 +3,10 @@
 A worker that dies, hangs or overruns its cap costs its own segment and nothing else: the segment comes
 back `lost` with the reason, and a new worker takes the slot. Workers sit in sessions of their own, so
 Ctrl-C in the terminal reaches the driver alone, which then decides what is finished and what is dropped.
+
+Memory: a segment that is expected to take more than 90 % of what is free waits until another ends; what a
+worker and its children hold is measured twice a second, and one that passes its 90 % is killed and its
+segment tried once more with smaller batches in memory, then given up as `oom`.
 """
 
 from __future__ import annotations
@@ -16,12 +20,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 import gristmill
 from gristmill.deadline import Clock, WallClock
+from gristmill.search.executors import memory
 from gristmill.search.executors.log import BoundedLog
 from gristmill.segment import Outcome, Resources, Segment
 
@@ -63,6 +68,9 @@ class LocalExecutor:
         self._closed = False
         Path(folder).mkdir(parents=True, exist_ok=True)
         self._held: _Message | None = None
+        self._needs = memory.Needs()
+        self._skipped: list[Outcome] = []
+        self._watch = memory.Watch(self._look)
         logs = [BoundedLog(Path(folder) / f"worker-{number}.log") for number in range(count)]
         self._workers = [
             _Worker(function, dict(context), self._slot.cpu, self._inbox, log, path) for log in logs
@@ -83,24 +91,28 @@ class LocalExecutor:
         return tuple(worker.segment.id for worker in self._workers if worker.segment is not None)
 
     def submit(self, segment: Segment) -> None:
-        """Start a segment in a free slot."""
+        """Give a segment a free slot; it starts at once, or when its memory is free."""
         if segment.needs.cpu > self._slot.cpu or segment.needs.gpu:
             raise ValueError(f"a segment must fit into one slot of {self._slot}; it needs {segment.needs}")
         free = [worker for worker in self._workers if worker.segment is None]
         if self._closed or not free:
             raise ValueError(f"a segment needs a free slot of an open executor; {len(free)} are free")
         worker = next((w for w in free if w.ready), free[0])
-        worker.start(segment, self.clock.now())
+        worker.take(segment, self.clock.now())
+        self._watch.start()
+        self._skipped += self._admit()
 
     def wait(self, until: float) -> list[Outcome]:
         """Outcomes as they come in; see `Executor.wait`."""
         outcomes = self._drain()
         while not outcomes and any(worker.segment for worker in self._workers):
             now = self.clock.now()
-            outcomes = [o for w in self._workers if (o := w.overrun(now)) is not None]
+            outcomes = [o for w in self._workers if (o := w.overrun(now)) is not None] + self._admit()
             if outcomes or now >= until:
                 break
             wake = min([until, *(w.kill_at for w in self._workers if w.segment)])
+            if any(w.waits for w in self._workers):
+                wake = min(wake, now + memory.PERIOD_S)
             self._pause(wake - now)
             outcomes = self._drain()
         return outcomes
@@ -114,6 +126,7 @@ class LocalExecutor:
     def close(self) -> None:
         """End all workers and wait until they are gone."""
         self._closed = True
+        self._watch.stop()
         for worker in self._workers:
             worker.stop()
 
@@ -139,8 +152,49 @@ class LocalExecutor:
                 messages.append(self._inbox.get_nowait())
             except queue.Empty:
                 break
-        found = (m.worker.receive(m, self.clock.now()) for m in messages)
-        return [outcome for outcome in found if outcome is not None]
+        outcomes, self._skipped = self._skipped, []
+        for message in messages:
+            segment = message.worker.segment
+            outcome = message.worker.receive(message, self.clock.now())
+            if outcome is not None:
+                outcomes.append(outcome)
+            if outcome is not None and segment is not None and outcome.state in ("done", "cut"):
+                self._needs.learn(segment, outcome.peak_memory)
+        return outcomes
+
+    # memory
+
+    def _admit(self) -> list[Outcome]:
+        """Start what waits and fits now. With nothing else running the watch is trusted more than a guess;
+        only what is known to be too large is skipped."""
+        skipped = []
+        for worker in (w for w in self._workers if w.waits):
+            assert worker.segment is not None
+            room = self._room(worker)
+            alone = not any(w.segment and not w.waits for w in self._workers)
+            expected = worker.retry_needs or self._needs.expected(worker.segment)
+            if not room or expected <= room or (alone and self._needs.stated(worker.segment) <= room):
+                worker.start(self.clock.now(), expected=expected, most=room)
+            elif alone:
+                skipped.append(worker.skip(self._needs.stated(worker.segment), room))
+        return skipped
+
+    def _room(self, worker: _Worker) -> int:
+        """Bytes that the worker may hold in all: its share of what is free, less what the segments that run
+        are still expected to take; 0: unknown."""
+        free = memory.free()
+        others = [w for w in self._workers if w is not worker and w.segment and not w.waits]
+        reserved = sum(max(0, w.expected - w.holds()) for w in others)
+        return max(1, int(memory.SHARE * (free - reserved)) + worker.holds()) if free else 0
+
+    def _look(self) -> None:
+        """Twice a second, on the thread of the watch: the driver itself may be busy for seconds."""
+        sizes = {w: w.measure() for w in self._workers if w.segment and not w.waits}
+        over = [w for w, size in sizes.items() if w.most and size > w.most]
+        if not over and sizes and memory.is_low():
+            over = [max(sizes, key=lambda w: sizes[w])]
+        for worker in over:
+            worker.stop_for_memory()
 
 
 @dataclass(frozen=True)
@@ -179,6 +233,14 @@ class _Worker:
         self._began = 0.0
         self._running = False
         self._served = False
+        self.waits = False
+        """It has a segment that has not been started, for want of memory."""
+        self.expected = 0
+        self.most = 0
+        self.retry_needs = 0
+        self._halvings = 0
+        self._peak = 0
+        self._stopped: Segment | None = None
 
     # life
 
@@ -187,16 +249,34 @@ class _Worker:
         if self._process is None:
             self._spawn()
 
-    def start(self, segment: Segment, now: float) -> None:
-        """Hand over a segment; its own time begins when the process says so."""
+    def take(self, segment: Segment, now: float) -> None:
+        """Keep a segment until there is memory for it."""
+        self.segment, self._began, self._running, self.waits = segment, now, False, True
+        self.kill_at, self._halvings, self._peak, self.retry_needs = float("inf"), 0, 0, 0
+
+    def start(self, now: float, *, expected: int = 0, most: int = 0) -> None:
+        """Hand the segment over; its own time begins when the process says so. What it waited is taken from
+        its cap. It is expected to hold `expected` bytes and may hold `most` (0: unknown)."""
+        assert self.segment is not None
         self.ensure()
-        self.segment, self._began, self._running = segment, now, False
+        if (waited := now - self._began) > memory.PERIOD_S:
+            self.segment = replace(self.segment, cap_s=max(0.001, self.segment.cap_s - waited))
+        self._began, self.waits, self.expected, self.most = now, False, expected, most
         self.kill_at = now + _STARTUP_S
-        self._send({"segment": segment.to_json()})
+        self._send({"segment": self.segment.to_json(), "halvings": self._halvings})
+
+    def skip(self, needs: int, room: int) -> Outcome:
+        """The outcome of a segment that cannot fit even alone."""
+        assert self.segment is not None
+        segment, self.segment, self.waits = self.segment, None, False
+        reason = f"it needs {needs >> 20:,} MiB of memory, {room >> 20:,} MiB are free for it"
+        return Outcome(id=segment.id, state="oom", reason=reason)
 
     def drop(self) -> None:
-        """Kill the process and forget its segment."""
-        self.segment = None
+        """Kill the process, unless it has not seen its segment, and forget that."""
+        self.segment, waited, self.waits = None, self.waits, False
+        if waited:
+            return
         self._kill()
         self.ensure()
 
@@ -213,6 +293,43 @@ class _Worker:
                 process.wait(timeout=1.0)
             self._kill()
 
+    # memory
+
+    def holds(self) -> int:
+        """Bytes that its process and the children of that hold now."""
+        process = self._process
+        return 0 if process is None else memory.held(process.pid)
+
+    def measure(self) -> int:
+        """The same, noted for the peak of the segment."""
+        size = self.holds()
+        self._peak = max(self._peak, size)
+        return size
+
+    def stop_for_memory(self) -> None:
+        """Kill the process now; its end, on the way through the inbox, says the rest."""
+        process, segment = self._process, self.segment
+        if process is not None and segment is not None:
+            self._stopped = segment
+            _signal(process)
+
+    def _too_large(self, now: float) -> Outcome | None:
+        """Once more with half the batches in memory; then it is given up."""
+        assert self.segment is not None
+        segment, again, used = self.segment, not self._halvings, now - self._began
+        self._kill()
+        if again and used < segment.cap_s:
+            self._halvings, self.waits, self._running = 1, True, False
+            self.retry_needs = max(1, self._peak * 3 // 4)
+            return None
+        self.segment = None
+        self.ensure()
+        tried = "" if again else ", also with half the batch in memory"
+        reason = (
+            f"stopped at {self._peak >> 20:,} MiB of memory; {self.most >> 20:,} MiB were free for it{tried}"
+        )
+        return Outcome(id=segment.id, state="oom", reason=reason, seconds=used, peak_memory=self._peak)
+
     # messages
 
     def receive(self, message: _Message, now: float) -> Outcome | None:
@@ -226,8 +343,10 @@ class _Worker:
         if "began" in message.content:
             self._begin(now)
             return None
+        self.measure()
         self.segment, self.kill_at, self._served = None, float("inf"), True
-        return Outcome.from_json(message.content["outcome"])
+        outcome = Outcome.from_json(message.content["outcome"])
+        return replace(outcome, peak_memory=self._peak or outcome.peak_memory)
 
     def overrun(self, now: float) -> Outcome | None:
         """The lost outcome of a segment that has outstayed its cap, its process killed."""
@@ -249,11 +368,14 @@ class _Worker:
         assert self.segment is not None
         cap = self.segment.cap_s
         self._began, self._running = now, True
+        self.measure()
         self.kill_at = now + cap + max(5.0, 0.2 * cap) + (0.0 if self._served else _IMPORTS_S)
 
     def _died(self, now: float) -> Outcome | None:
         assert self._process is not None
         code = self._process.wait()
+        if self.segment is not None and self._stopped is self.segment:
+            return self._too_large(now)
         self._fruitless = 0 if self.ready else self._fruitless + 1
         reason = f"the worker {_how(code)}"
         tail = self._log.tail()
@@ -262,6 +384,10 @@ class _Worker:
         if self._fruitless >= _FRUITLESS:
             self._kill()
             return self._give_up(reason)
+        if self.waits:  # it has not seen its segment
+            self._kill()
+            self.ensure()
+            return None
         return self._lose(reason, now)
 
     def _lose(self, reason: str, now: float) -> Outcome | None:
@@ -273,7 +399,7 @@ class _Worker:
 
     def _give_up(self, reason: str) -> Outcome | None:
         """The segment has failed, not been lost: another worker would end alike."""
-        segment, self.segment = self.segment, None
+        segment, self.segment, self.waits = self.segment, None, False
         return None if segment is None else Outcome(id=segment.id, state="failed", reason=reason)
 
     # process
@@ -328,15 +454,20 @@ class _Worker:
         self.ready, self.kill_at = False, float("inf")
         if process is None:
             return
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if sys.platform == "win32":
-                process.kill()
-            else:  # with whatever the function has started
-                os.killpg(process.pid, signal.SIGKILL)
+        _signal(process)
         process.wait()
         _close(process.stdin)
         for thread in self._threads:  # they end with the pipes, unless an orphan of the function holds one
             thread.join(timeout=1.0)
+
+
+def _signal(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process with whatever it has started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if sys.platform == "win32":
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _close(stream: IO[bytes] | None) -> None:

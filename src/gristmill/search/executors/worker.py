@@ -5,7 +5,8 @@ the function prints goes to the log. It never imports the caller's main module, 
 input ends, so that no worker outlives its driver.
 
     in    {"context": {...}, "parent": PID or null}   once
-          {"segment": {...}}
+          {"segment": {...}, "halvings": 0}       halvings: how often its batches in memory are to be halved;
+                                                   the function finds it in its context, unless it is 0
     out   {"ready": seconds, "error": text or null}   once, after the import
           {"began": id}
           {"outcome": {...}}
@@ -13,6 +14,8 @@ input ends, so that no worker outlives its driver.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib
 import json
 import os
@@ -42,9 +45,12 @@ def main(name: str) -> int:
     function, error = _load(name)
     _send(answers, {"ready": time.monotonic() - started, "error": error})
     while function is not None:
-        segment = Segment.from_json(inbox.get()["segment"])
+        request = inbox.get()
+        segment, halvings = Segment.from_json(request["segment"]), int(request.get("halvings", 0))
+        context = {**hello["context"], "halvings": halvings} if halvings else hello["context"]
         _send(answers, {"began": segment.id})
-        _send(answers, {"outcome": run(function, segment, hello["context"]).to_json()})
+        _send(answers, {"outcome": run(function, segment, context).to_json()})
+        _give_back()
     return 1
 
 
@@ -128,6 +134,18 @@ def _out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def _give_back() -> None:
+    """Hand freed memory back to the system before the next segment: glibc keeps it, and the other workers
+    and the driver go short of it."""
+    gc.collect()
+    if not sys.platform.startswith("linux"):
+        return
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):  # musl has no such function
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _peak_memory() -> int:
