@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from gristmill import automl
+from gristmill import automl, finish
 from gristmill.automl import Event, _owned, _Problem, check_room
+from gristmill.deadline import Deadline, VirtualClock
 from gristmill.errors import Interrupted, ResourceError
 from gristmill.run import locate
+from gristmill.search.journal import Journal
 from gristmill.segment import Outcome, Segment
 from gristmill.training import checkpoint
 
@@ -61,3 +64,15 @@ def test_a_parent_with_a_damaged_file_is_performed_once_more(
     ((again, context),) = asked
     assert (again.id, again.kind, again.config, again.to_rows) == ("f", "features", segment.config, 8)
     assert context == {"run": str(tmp_path)}
+
+
+def test_time_between_outcomes_counts_although_the_driver_is_killed() -> None:
+    journal = Journal.in_memory()
+    clock = VirtualClock()
+    session: Any = SimpleNamespace(journal=journal, deadline=Deadline.after(60.0, clock=clock))
+    for _ in range(20):
+        clock.advance(0.5)
+        automl._note_time(session)
+        assert clock.now() - finish.spent_before(journal) < automl.CLOCK_S
+    assert len(journal.lines) == 5
+    assert all(line.seq is None for line in journal.lines)

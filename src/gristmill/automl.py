@@ -37,6 +37,8 @@ from gristmill.segment import Outcome, Segment
 Progress = Callable[["Event"], None]
 BAD_SHARE = 0.05
 """Training goes on while at most this share of the files is unreadable."""
+CLOCK_S = 2.0
+"""A killed driver leaves at most about so many seconds of its search uncounted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -409,6 +411,7 @@ def _race(session: _Session, study: Study, executor: LocalExecutor, keeper: fini
             _note_progress(session, study, outcome)
             keeper.consider(study, left)
         session.tell("tick", _status(study, keeper))
+        _note_time(session)
     for segment in study.open:
         executor.cancel(segment.id)
     keeper.searched = session.deadline.spent()
@@ -428,6 +431,13 @@ def check_room(outcome: Outcome) -> None:
 def _left(session: _Session, keeper: finish.Keeper) -> float:
     counted = session.problem.segments is not None
     return float("inf") if counted else session.deadline.left() - keeper.reserve()
+
+
+def _note_time(session: _Session) -> None:
+    """Journal the time used when it has grown by CLOCK_S: what a driver used counts although it is killed."""
+    spent = round(session.deadline.spent(), 2)
+    if spent >= finish.spent_before(session.journal) + CLOCK_S:
+        session.journal.append("clock", {"spent": spent})
 
 
 def _note_progress(session: _Session, study: Study, outcome: Outcome) -> None:
