@@ -66,7 +66,8 @@ def column(name: str, cells: Sequence[str] | np.ndarray, *, decimal_comma: bool 
     """Type a column of text cells (or of an array's values, whose type says it already).
 
     A column whose every known cell is a number is a number; 0/1 stays a number, true/false, yes/no and codes
-    with leading zeros (00015) are categories. With `decimal_comma`, `1,5` is a number too (files separated by something else).
+    with leading zeros (00015) are categories. With `decimal_comma`, `1,5` is a number too (files separated by
+    something else).
     """
     if isinstance(cells, np.ndarray):
         return _typed_array(name, cells)
