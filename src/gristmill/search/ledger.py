@@ -6,6 +6,7 @@ in order, give the same ledger.
 
 from __future__ import annotations
 
+import math
 import re
 from bisect import bisect_left, insort
 from collections.abc import Callable, Mapping
@@ -17,6 +18,8 @@ from gristmill.search.samplers import History, Observation
 from gristmill.segment import Config, Learner, Outcome, Segment, config_hash
 
 IDENTICAL_FAILURES = 3
+_TREND_MOVED = 0.02
+"""A mean that moved by less makes no forecast worth computing again."""
 _RACE_KINDS = ("train", "distil")
 
 
@@ -126,6 +129,9 @@ class Rung:
         if place < len(self._waiting) and self._waiting[place] == (-score, number):
             del self._waiting[place]
 
+    def __len__(self) -> int:
+        return len(self._order)
+
     def promotable(self, eta: int) -> list[tuple[int, bool]]:
         """Numbers of waiting trunks among the best 1/eta, and whether only noise may put them there
         (the one next to the quota)."""
@@ -147,6 +153,43 @@ class Rung:
         return [number for _, number in self._order[:count]]
 
 
+@dataclass
+class Trend:
+    """How much of its error a trunk usually keeps from one rung to the next, learnt from those that went on.
+
+    It makes scores of different rungs comparable: without it the best of a low rung would stand behind
+    every trunk that was trained longer, with an optimistic bound before all of them.
+    """
+
+    _kept: dict[int, tuple[int, float, int]] = field(default_factory=dict)
+    """By rung: the rung above, the mean logarithm of the part kept, how many trunks it is the mean of."""
+
+    def learn(self, points: list[tuple[int, float, float]]) -> bool:
+        """Take in a trunk that has just reached its last rung; whether forecasts changed by it."""
+        if len(points) < 2:
+            return False
+        (rows, before, _), (above, after, _) = points[-2:]
+        kept = math.log(min(1.5, max(0.1, _error(after) / _error(before))))
+        known, mean, count = self._kept.get(rows, (above, 0.0, 0))
+        if above != known:
+            return False
+        moved = (kept - mean) / (count + 1)
+        self._kept[rows] = (above, mean + moved, count + 1)
+        return abs(moved) > _TREND_MOVED
+
+    def forecast(self, candidate: Candidate) -> float:
+        """The score that it would have on the highest rung that anyone has reached, or has reached."""
+        assert candidate.best is not None and candidate.best.score is not None
+        if not candidate.points or candidate.topped or candidate.stopped:
+            return candidate.best.score
+        rows, score, _ = candidate.points[-1]
+        error = _error(score)
+        while rows in self._kept:
+            rows, mean, _ = self._kept[rows]
+            error *= math.exp(mean)
+        return max(candidate.best.score, 1.0 - error)
+
+
 class Ledger:
     """Candidates, rungs, open segments, outcomes and costs after the lines folded so far."""
 
@@ -164,6 +207,7 @@ class Ledger:
         self._ways = ways
         self.cost = CostModel()
         self.history = History()
+        self.trend = Trend()
         self.candidates: list[Candidate] = []
         self.by_key: dict[str, Candidate] = {}
         self.features: dict[str, str] = {}
@@ -345,6 +389,10 @@ class Ledger:
         self.rungs.setdefault(segment.to_rows, Rung()).put(score, candidate.number)
         shown = self.shown.setdefault(candidate.family, {})
         shown[segment.to_rows] = max(score, shown.get(segment.to_rows, score))
+        if self.trend.learn(candidate.points):
+            for other in self.candidates:
+                if other.points and other.points[-1][0] < segment.to_rows:
+                    self._observe(other)
 
     def _nothing_trained(self, candidate: Candidate) -> None:
         if candidate.checkpoint is not None:  # an established trunk stays where it is
@@ -358,14 +406,11 @@ class Ledger:
     def _observe(self, candidate: Candidate) -> None:
         if candidate.best is None or candidate.best.score is None:
             return
-        value = candidate.best.score
-        if candidate.points and not candidate.stopped and candidate.cooled != candidate.rows:
-            value = max(value, candidate.potential(self._ways(candidate)))
         self.history.put(
             candidate.number,
             Observation(
                 config={**candidate.config, "view": candidate.view},
-                value=value,
+                value=self.trend.forecast(candidate),
                 rows=candidate.rows,
                 seconds=candidate.seconds,
             ),
@@ -387,6 +432,10 @@ class Ledger:
         )
         self.dead_families[family] = message
         return message
+
+
+def _error(score: float) -> float:
+    return max(1e-9, 1.0 - score)
 
 
 def _usable(outcome: Outcome) -> bool:

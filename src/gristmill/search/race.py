@@ -63,6 +63,7 @@ class RaceSettings:
     """A configuration whose first segment takes more than this part of the time left is shrunk or refused."""
     way_share: float = 0.75
     """A rung is aimed at when the whole way there and the cooldown fit into this part of the search time."""
+    ripe: int = 3
     survivors: int = 2
     """Trunks whose finish is protected."""
 
@@ -158,6 +159,7 @@ class Race:
             self._promotions(ledger, finalists, left),
             self._planned(ledger, left, workers, within=float("inf")),
             self._proposals(ledger, left),
+            self._promotions(ledger, finalists, left, ripe=False),
         )
         return next((step for steps in options for step in steps), None)
 
@@ -199,8 +201,13 @@ class Race:
                 if entry is not None:
                     yield entry
 
-    def _promotions(self, ledger: Ledger, finalists: list[Candidate], left: float) -> Iterator[Step]:
+    def _promotions(
+        self, ledger: Ledger, finalists: list[Candidate], left: float, *, ripe: bool = True
+    ) -> Iterator[Step]:
+        """`ripe`: only from rungs that as many trunks have reached as compete for one place above."""
         for rows in sorted(ledger.rungs, reverse=True):
+            if ripe and len(ledger.rungs[rows]) < self._settings.ripe:
+                continue
             for candidate in self._promotable(ledger, rows, left) if rows < self._ladder[-1] else ():
                 step, _ = self._way(ledger, candidate, left)
                 if step is not None and (step.kind == "train" or candidate in finalists):
