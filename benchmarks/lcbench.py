@@ -8,6 +8,7 @@ Scores are validation accuracies in [0, 1], times are seconds; a row of the race
 from __future__ import annotations
 
 import json
+import math
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,8 @@ class Lcbench:
         self._pools: dict[str, np.ndarray] = {}
         self._tuned: dict[str, list[dict[str, Any]]] = {}
         self._transfers: dict[tuple[str, str], np.ndarray] = {}
+        self._portfolios: dict[tuple[str, int], list[tuple[dict[str, Any], str]]] = {}
+        self._nominal: dict[tuple[str, str], float] = {}
         self._scales: dict[str, Scale] = {}
         rng = random.Random("pool")
         self.pool = [SPACE.sample(rng) for _ in range(_POOL)]
@@ -116,22 +119,31 @@ class Lcbench:
     def portfolio(self, task: str, length: int) -> list[tuple[dict[str, Any], str]]:
         """Configurations that complement each other best on all other tasks, chosen greedily from random
         ones and from those tuned on these others; nothing of `task` enters."""
+        if (task, length) in self._portfolios:
+            return self._portfolios[task, length]
         others = [t for t in self.tasks if t != task]
         scales = [self.scale(t) for t in others]
         entries = self.pool + [c for t in others for c in self._tuned[t]]
-        scores = [self._on_all_entries(t, others, entries) for t in others]
-        regrets = np.stack([[s.regret(x) for x in row] for s, row in zip(scales, scores, strict=True)])
+        scores = np.stack([self._on_all_entries(t, others, entries) for t in others])
+        best, median = (np.array([[getattr(s, end)] for s in scales]) for end in ("best", "median"))
+        regrets = np.maximum(0.0, (best - scores) / (best - median))
         reached, chosen = np.full(len(others), np.inf), []
         for _ in range(length):
             index = int(np.minimum(reached[:, None], regrets).mean(axis=0).argmin())
             chosen.append(index)
             reached = np.minimum(reached, regrets[:, index])
-        return [(SPACE.complete(entries[i]), "all") for i in dict.fromkeys(chosen)]
+        found = [(SPACE.complete(entries[i]), "all") for i in dict.fromkeys(chosen)]
+        self._portfolios[task, length] = found
+        return found
 
     def nominal(self, task: str, config: dict[str, Any]) -> float:
         """Seconds per row as two timed batches might measure it: off by a fifth."""
-        error = random.Random(f"{task}/{config_hash(config)}").gauss(0.0, 0.2)
-        return float(self.curve(task, config)[1][-1] / (EPOCHS * ROWS_PER_EPOCH) * np.exp(error))
+        name = (task, config_hash(config))
+        if name not in self._nominal:
+            error = random.Random(f"{task}/{name[1]}").gauss(0.0, 0.2)
+            seconds = float(self.final(task, [config])[1][0])
+            self._nominal[name] = seconds / (EPOCHS * ROWS_PER_EPOCH) * math.exp(error)
+        return self._nominal[name]
 
     def _on_all_entries(self, task: str, others: list[str], entries: list[dict[str, Any]]) -> np.ndarray:
         tuned = [np.empty(0)]

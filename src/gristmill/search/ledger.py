@@ -18,6 +18,8 @@ from gristmill.search.samplers import History, Observation
 from gristmill.segment import Config, Learner, Outcome, Segment, config_hash
 
 IDENTICAL_FAILURES = 3
+_TAIL = 5
+"""The best so many candidates tell how far apart the best ones lie."""
 _TREND_MOVED = 0.02
 """A mean that moved by less makes no forecast worth computing again."""
 _RACE_KINDS = ("train", "distil")
@@ -117,11 +119,14 @@ class Rung:
 
     _order: list[tuple[float, int]] = field(default_factory=list)
     _waiting: list[tuple[float, int]] = field(default_factory=list)
+    _before: list[tuple[float, int]] = field(default_factory=list)
 
-    def put(self, score: float, number: int) -> None:
-        """Enter a trunk, not yet promoted."""
+    def put(self, score: float, number: int, before: float | None = None) -> None:
+        """Enter a trunk, not yet promoted. `before`: its score at the rung below."""
         insort(self._order, (-score, number))
         insort(self._waiting, (-score, number))
+        if before is not None:
+            insort(self._before, (-before, number))
 
     def leave(self, score: float, number: int) -> None:
         """The trunk went on, or can not go on."""
@@ -151,6 +156,18 @@ class Rung:
     def top(self, count: int) -> list[int]:
         """Numbers of the best trunks."""
         return [number for _, number in self._order[:count]]
+
+    def settled(self, count: int) -> float:
+        """When the best `count` trunks here were the best of those that came already at the rung below, and
+        twice as many came: the score that the last of them had there. Otherwise minus infinity.
+
+        The ranking criterion of PASHA (Bohdal et al. 2023, arXiv 2207.06940), with hard ranks.
+        """
+        if len(self._before) < 2 * count or len(self._before) < len(self._order):
+            return float("-inf")
+        if {number for _, number in self._before[:count]} != set(self.top(count)):
+            return float("-inf")
+        return -self._before[count - 1][0]
 
 
 @dataclass
@@ -227,10 +244,16 @@ class Ledger:
         self.decisions = 0
         self.horizon = 0.0
         self.last_left = 0.0
+        self.spent = 0.0
+        """Seconds of all segments told."""
         self.entry_cost = 0.0
         self.worked = 0
         """Candidates that entered with more to do than a floor (the majority class, the mean)."""
         self.best_score = float("-inf")
+        self.leader: Outcome | None = None
+        """The outcome with that score, the latest of equals."""
+        self.stop = ""
+        """Why the search was ended early; empty while it goes on."""
         self._failures: dict[str, tuple[str, int]] = {}
 
     # candidates
@@ -271,6 +294,7 @@ class Ledger:
         self.segments[segment.id] = self.open[segment.id] = segment
         self.owner[segment.id] = candidate
         self.asked += 1
+        self.stop = ""
         self._time(data.get("left"))
         if segment.kind == "features":
             assert candidate.parent is not None
@@ -288,12 +312,34 @@ class Ledger:
             candidate.stopped, candidate.again = data["reason"], False
             self._unwait(candidate)
 
+    def end(self, data: Mapping[str, Any]) -> None:
+        """Fold a stop line: nothing was worth its cost any more."""
+        self._time(data.get("left"))
+        self.stop = str(data["reason"])
+
+    def expected_gain(self, seconds: float) -> tuple[float, float]:
+        """By how much `seconds` of further candidates like those so far would raise the best score, and
+        how many they would be.
+
+        The number of records among m further draws after n is ln(1 + m / n), and where the upper tail
+        falls off exponentially a record is higher by as much as the best few stand apart on average
+        (Renyi's representation; the estimator of Weissman 1978).
+        """
+        scored = len(self.history)
+        further = seconds * scored / max(1e-9, self.spent)
+        top = [c.value for c in self.history.top(_TAIL + 1)]
+        if len(top) <= _TAIL:
+            return float("inf"), further
+        spread = sum(top[:_TAIL]) / _TAIL - top[_TAIL]
+        return spread * math.log1p(further / scored), further
+
     def tell(self, outcome: Outcome) -> str:
         """Fold a tell line; returns the message when it stops a family, else an empty text."""
         segment = self.open.pop(outcome.id)
         candidate = self.owner[outcome.id]
         self.outcomes[outcome.id] = outcome
         candidate.seconds += outcome.seconds
+        self.spent += outcome.seconds
         if not self._counted:
             self._learn(candidate, segment, outcome)
         if segment.kind == "features":
@@ -380,13 +426,15 @@ class Ledger:
         if best is None or best.score is None or (outcome.score or 0.0) >= best.score:
             candidate.best = outcome
         assert outcome.score is not None
-        self.best_score = max(self.best_score, outcome.score)
+        if outcome.score >= self.best_score:
+            self.best_score, self.leader = outcome.score, outcome
 
     def _rung_reached(self, candidate: Candidate, segment: Segment, outcome: Outcome) -> None:
         score = outcome.score if outcome.score is not None else 0.0
         candidate.rows, candidate.checkpoint = segment.to_rows, outcome.id
         candidate.points.append((segment.to_rows, score, outcome.noise or 0.0))
-        self.rungs.setdefault(segment.to_rows, Rung()).put(score, candidate.number)
+        before = candidate.points[-2][1] if len(candidate.points) > 1 else None
+        self.rungs.setdefault(segment.to_rows, Rung()).put(score, candidate.number, before)
         shown = self.shown.setdefault(candidate.family, {})
         shown[segment.to_rows] = max(score, shown.get(segment.to_rows, score))
         if self.trend.learn(candidate.points):
