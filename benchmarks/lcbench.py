@@ -158,7 +158,9 @@ class Lcbench:
         rng = random.Random(f"climb/{task}")
         top = [(float(scores[i]), self.pool[i]) for i in np.argsort(-scores)[:_KEPT]]
         for _ in range(_CLIMBS):
-            children = [SPACE.mutate(c, rng, changes=rng.choice((1, 2))) for _, c in top for _ in range(_CHILDREN)]
+            children = [
+                SPACE.mutate(c, rng, changes=rng.choice((1, 2))) for _, c in top for _ in range(_CHILDREN)
+            ]
             top += zip(self.final(task, children)[0].tolist(), children, strict=True)
             top = sorted(top, key=lambda entry: -entry[0])[:_KEPT]
         return top

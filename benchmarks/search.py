@@ -95,7 +95,14 @@ def cell(
     for seed in range(seeds):
         if method in OURS:
             runs = [
-                race(world, task, seconds=b * scale.training / workers, workers=workers, seed=seed, warm=OURS[method])[0]
+                race(
+                    world,
+                    task,
+                    seconds=b * scale.training / workers,
+                    workers=workers,
+                    seed=seed,
+                    warm=OURS[method],
+                )[0]
                 for b in budgets
             ]
         else:
@@ -248,7 +255,10 @@ def _claim(name: str, value: float, interval: Any, bar: float | None, ok: bool) 
 def table(rows: list[Cell]) -> str:
     """Mean regret of each method on the odd tasks, one worker and two, as Markdown."""
     cells = {_key(r): r for r in rows if r["kind"] == "cell"}
-    lines = ["| method | workers | n | " + " | ".join(f"at {b}" for b in BUDGETS) + " | rows from |", "|---" * 9 + "|"]
+    lines = [
+        "| method | workers | n | " + " | ".join(f"at {b}" for b in BUDGETS) + " | rows from |",
+        "|---" * 9 + "|",
+    ]
     for workers in (1, 2):
         for method in METHODS:
             values = _by_task(cells, method, workers)
@@ -258,7 +268,9 @@ def table(rows: list[Cell]) -> str:
             shown = [f"{x:.3f}" for x in values.mean(axis=0)]
             shown += ["-"] * (len(BUDGETS) - len(shown))
             commits = ", ".join(sorted({c["commit"] for c in mine}))
-            lines.append(f"| {method} | {workers} | {len(mine)} x {mine[0]['n']} | {' | '.join(shown)} | {commits} |")
+            lines.append(
+                f"| {method} | {workers} | {len(mine)} x {mine[0]['n']} | {' | '.join(shown)} | {commits} |"
+            )
     return "\n".join(lines)
 
 
