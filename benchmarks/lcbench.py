@@ -1,7 +1,7 @@
 """LCBench as a world to search in: a surrogate of 34 tabular tasks and a network with seven settings.
 
 The surrogate answers what a training of 1 to 52 epochs on a task would have scored and taken (YAHPO Gym, from
-LCBench: Zimmer, Lindauer, Hutter 2021, arXiv 2006.13799). Epoch 1 is the state before training and never used.
+LCBench: Zimmer, Lindauer, Hutter 2021, arXiv 2006.13799). Epoch 1 is the state before training, never used.
 Scores are validation accuracies in [0, 1], times are seconds; a row of the race is a hundredth of an epoch.
 """
 

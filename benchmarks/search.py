@@ -1,11 +1,11 @@
 """The search engine, measured on tables: what it reaches in 3 to 50 full trainings, and its deadline.
 
     python benchmarks/search.py --tables FOLDER            the grid; cells that have a row are skipped
-    python benchmarks/search.py --tables FOLDER --quick    three odd tasks, cheap rivals, one seed, no row kept
+    python benchmarks/search.py --tables FOLDER --quick    three odd tasks, one seed, no row kept
     python benchmarks/search.py --only cold,warm --again   these methods anew
     python benchmarks/search.py --table                    the committed rows as Markdown
 
-FOLDER holds `lcbench/model.onnx`. Settings were chosen on the even tasks of the sorted list, everything here is
+FOLDER holds `lcbench/model.onnx`. Settings were chosen on the even tasks of the sorted list, all rows are of
 the odd ones; a warm start's portfolio comes from the other 33 tasks. Regret: 0 is the best score known of a
 task, 1 the median of random configurations. Budgets are full trainings: the mean seconds of 52 epochs of a
 random configuration, summed over the workers. Rivals count every epoch they pass, we only what the study was
@@ -196,8 +196,7 @@ def _rank_claims(cells: dict[Any, Cell]) -> Iterator[dict[str, Any]]:
         ranks = _ranks(np.stack(list(known.values())))
         mine = ranks[list(known).index("warm")]
         for name, row in zip(known, ranks, strict=True):
-            low, high = _interval(mine - row)
-            ok = name == "warm" or low <= 0.0
+            ok = name == "warm" or _interval(mine - row)[0] <= 0.0
             bar = None if name == "warm" else float(mine.mean())
             yield _claim(f"mean rank at {budget}: {name}", float(row.mean()), _interval(row), bar, ok)
 
@@ -281,10 +280,10 @@ def _methods(options: argparse.Namespace) -> Iterator[str]:
     for method in METHODS:
         if not _wanted(options, method):
             continue
-        if method in RIVALS and method not in ("random", "resumed halving"):
-            if importlib.util.find_spec("optuna") is None:
-                print(f"skipped: {method} needs optuna (pip install optuna)", file=sys.stderr)
-                continue
+        ours = method not in RIVALS or method in ("random", "resumed halving")
+        if not ours and importlib.util.find_spec("optuna") is None:
+            print(f"skipped: {method} needs optuna (pip install optuna)", file=sys.stderr)
+            continue
         if method == "smac" and not options.smac:
             print("skipped: smac needs --smac PYTHON, an interpreter that has smac", file=sys.stderr)
             continue

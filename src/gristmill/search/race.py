@@ -68,9 +68,10 @@ class RaceSettings:
     survivors: int = 2
     """Trunks whose finish is protected."""
     least_gain: float = 0.001
-    """The search ends early when all the time left promises to take less than this part off the error."""
+    """Worth of the whole search time, as a part of the error; a part of the time is worth that part of it.
+    The search ends early when the time left promises less."""
     least_noise: float = 0.1
-    """Or raises the score by less than this part of its standard error, which nobody could see."""
+    """The same as a part of the score's standard error, where that is more: less could not be noticed."""
     least_candidates: int = 30
     """But not before so many candidates have been scored."""
 
@@ -170,20 +171,22 @@ class Race:
         return next((step for step in steps if step is not None), None)
 
     def _enough(self, ledger: Ledger, left: float, workers: int) -> str:
-        """Why no new candidate is worth its cost: all that fit into the time left would gain less than can
-        be noticed. Empty while one is. With segments counted, all of them are run."""
+        """Why no new candidate is worth its cost: all that fit into the time left would gain less than
+        that time is worth. Empty while one is. With segments counted, all of them are run."""
         if not self._timed or len(ledger.history) < self._settings.least_candidates:
             return ""
         gain, further = ledger.expected_gain(left * workers)
-        best = ledger.leader
-        least = self._settings.least_gain * max(0.0, 1.0 - ledger.best_score)
-        least = max(least, self._settings.least_noise * (best.noise or 0.0) if best else 0.0)
-        if gain > least:
+        noise = (ledger.leader.noise or 0.0) if ledger.leader else 0.0
+        whole = max(
+            self._settings.least_gain * max(0.0, 1.0 - ledger.best_score), self._settings.least_noise * noise
+        )
+        worth = whole * min(1.0, left / (ledger.horizon or left))
+        if gain > worth:
             return ""
         return (
             f"about {further:.0f} more candidates fit into the {left:.0f} s left; going by the "
             f"{len(ledger.history)} so far they would raise the best score by {gain:.2g}, "
-            f"and less than {least:.2g} is not worth the time"
+            f"and less than {worth:.2g} is not worth that time"
         )
 
     def _will_cool(self, ledger: Ledger, trunk: Candidate) -> bool:
