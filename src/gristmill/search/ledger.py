@@ -6,6 +6,7 @@ in order, give the same ledger.
 
 from __future__ import annotations
 
+import math
 import re
 from bisect import bisect_left, insort
 from collections.abc import Callable, Mapping
@@ -17,6 +18,10 @@ from gristmill.search.samplers import History, Observation
 from gristmill.segment import Config, Learner, Outcome, Segment, config_hash
 
 IDENTICAL_FAILURES = 3
+_TAIL = 5
+"""The best so many candidates tell how far apart the best ones lie."""
+_TREND_MOVED = 0.02
+"""A mean that moved by less makes no forecast worth computing again."""
 _RACE_KINDS = ("train", "distil")
 
 
@@ -114,17 +119,23 @@ class Rung:
 
     _order: list[tuple[float, int]] = field(default_factory=list)
     _waiting: list[tuple[float, int]] = field(default_factory=list)
+    _before: list[tuple[float, int]] = field(default_factory=list)
 
-    def put(self, score: float, number: int) -> None:
-        """Enter a trunk, not yet promoted."""
+    def put(self, score: float, number: int, before: float | None = None) -> None:
+        """Enter a trunk, not yet promoted. `before`: its score at the rung below."""
         insort(self._order, (-score, number))
         insort(self._waiting, (-score, number))
+        if before is not None:
+            insort(self._before, (-before, number))
 
     def leave(self, score: float, number: int) -> None:
         """The trunk went on, or can not go on."""
         place = bisect_left(self._waiting, (-score, number))
         if place < len(self._waiting) and self._waiting[place] == (-score, number):
             del self._waiting[place]
+
+    def __len__(self) -> int:
+        return len(self._order)
 
     def promotable(self, eta: int) -> list[tuple[int, bool]]:
         """Numbers of waiting trunks among the best 1/eta, and whether only noise may put them there
@@ -146,6 +157,55 @@ class Rung:
         """Numbers of the best trunks."""
         return [number for _, number in self._order[:count]]
 
+    def settled(self, count: int) -> float:
+        """When the best `count` trunks here were the best of those that came already at the rung below, and
+        twice as many came: the score that the last of them had there. Otherwise minus infinity.
+
+        The ranking criterion of PASHA (Bohdal et al. 2023, arXiv 2207.06940), with hard ranks.
+        """
+        if len(self._before) < 2 * count or len(self._before) < len(self._order):
+            return float("-inf")
+        if {number for _, number in self._before[:count]} != set(self.top(count)):
+            return float("-inf")
+        return -self._before[count - 1][0]
+
+
+@dataclass
+class Trend:
+    """How much of its error a trunk usually keeps from one rung to the next, learnt from those that went on.
+
+    It makes scores of different rungs comparable: without it the best of a low rung would stand behind
+    every trunk that was trained longer, with an optimistic bound before all of them.
+    """
+
+    _kept: dict[int, tuple[int, float, int]] = field(default_factory=dict)
+    """By rung: the rung above, the mean logarithm of the part kept, how many trunks it is the mean of."""
+
+    def learn(self, points: list[tuple[int, float, float]]) -> bool:
+        """Take in a trunk that has just reached its last rung; whether forecasts changed by it."""
+        if len(points) < 2:
+            return False
+        (rows, before, _), (above, after, _) = points[-2:]
+        kept = math.log(min(1.5, max(0.1, _error(after) / _error(before))))
+        known, mean, count = self._kept.get(rows, (above, 0.0, 0))
+        if above != known:
+            return False
+        moved = (kept - mean) / (count + 1)
+        self._kept[rows] = (above, mean + moved, count + 1)
+        return abs(moved) > _TREND_MOVED
+
+    def forecast(self, candidate: Candidate) -> float:
+        """The score that it would have on the highest rung that anyone has reached, or has reached."""
+        assert candidate.best is not None and candidate.best.score is not None
+        if not candidate.points or candidate.topped or candidate.stopped:
+            return candidate.best.score
+        rows, score, _ = candidate.points[-1]
+        error = _error(score)
+        while rows in self._kept:
+            rows, mean, _ = self._kept[rows]
+            error *= math.exp(mean)
+        return max(candidate.best.score, 1.0 - error)
+
 
 class Ledger:
     """Candidates, rungs, open segments, outcomes and costs after the lines folded so far."""
@@ -164,6 +224,7 @@ class Ledger:
         self._ways = ways
         self.cost = CostModel()
         self.history = History()
+        self.trend = Trend()
         self.candidates: list[Candidate] = []
         self.by_key: dict[str, Candidate] = {}
         self.features: dict[str, str] = {}
@@ -183,10 +244,16 @@ class Ledger:
         self.decisions = 0
         self.horizon = 0.0
         self.last_left = 0.0
+        self.spent = 0.0
+        """Seconds of all segments told."""
         self.entry_cost = 0.0
         self.worked = 0
         """Candidates that entered with more to do than a floor (the majority class, the mean)."""
         self.best_score = float("-inf")
+        self.leader: Outcome | None = None
+        """The outcome with that score, the latest of equals."""
+        self.stop = ""
+        """Why the search was ended early; empty while it goes on."""
         self._failures: dict[str, tuple[str, int]] = {}
 
     # candidates
@@ -227,6 +294,7 @@ class Ledger:
         self.segments[segment.id] = self.open[segment.id] = segment
         self.owner[segment.id] = candidate
         self.asked += 1
+        self.stop = ""
         self._time(data.get("left"))
         if segment.kind == "features":
             assert candidate.parent is not None
@@ -244,12 +312,34 @@ class Ledger:
             candidate.stopped, candidate.again = data["reason"], False
             self._unwait(candidate)
 
+    def end(self, data: Mapping[str, Any]) -> None:
+        """Fold a stop line: nothing was worth its cost any more."""
+        self._time(data.get("left"))
+        self.stop = str(data["reason"])
+
+    def expected_gain(self, seconds: float) -> tuple[float, float]:
+        """By how much `seconds` of further candidates like those so far would raise the best score, and
+        how many they would be.
+
+        The number of records among m further draws after n is ln(1 + m / n), and where the upper tail
+        falls off exponentially a record is higher by as much as the best few stand apart on average
+        (Renyi's representation; the estimator of Weissman 1978).
+        """
+        scored = len(self.history)
+        further = seconds * scored / max(1e-9, self.spent)
+        top = [c.value for c in self.history.top(_TAIL + 1)]
+        if len(top) <= _TAIL:
+            return float("inf"), further
+        spread = sum(top[:_TAIL]) / _TAIL - top[_TAIL]
+        return spread * math.log1p(further / scored), further
+
     def tell(self, outcome: Outcome) -> str:
         """Fold a tell line; returns the message when it stops a family, else an empty text."""
         segment = self.open.pop(outcome.id)
         candidate = self.owner[outcome.id]
         self.outcomes[outcome.id] = outcome
         candidate.seconds += outcome.seconds
+        self.spent += outcome.seconds
         if not self._counted:
             self._learn(candidate, segment, outcome)
         if segment.kind == "features":
@@ -337,15 +427,21 @@ class Ledger:
         if best is None or best.score is None or (outcome.score or 0.0) >= best.score:
             candidate.best = outcome
         assert outcome.score is not None
-        self.best_score = max(self.best_score, outcome.score)
+        if outcome.score >= self.best_score:
+            self.best_score, self.leader = outcome.score, outcome
 
     def _rung_reached(self, candidate: Candidate, segment: Segment, outcome: Outcome) -> None:
         score = outcome.score if outcome.score is not None else 0.0
         candidate.rows, candidate.checkpoint = segment.to_rows, outcome.id
         candidate.points.append((segment.to_rows, score, outcome.noise or 0.0))
-        self.rungs.setdefault(segment.to_rows, Rung()).put(score, candidate.number)
+        before = candidate.points[-2][1] if len(candidate.points) > 1 else None
+        self.rungs.setdefault(segment.to_rows, Rung()).put(score, candidate.number, before)
         shown = self.shown.setdefault(candidate.family, {})
         shown[segment.to_rows] = max(score, shown.get(segment.to_rows, score))
+        if self.trend.learn(candidate.points):
+            for other in self.candidates:
+                if other.points and other.points[-1][0] < segment.to_rows:
+                    self._observe(other)
 
     def _nothing_trained(self, candidate: Candidate) -> None:
         if candidate.checkpoint is not None:  # an established trunk stays where it is
@@ -359,14 +455,11 @@ class Ledger:
     def _observe(self, candidate: Candidate) -> None:
         if candidate.best is None or candidate.best.score is None:
             return
-        value = candidate.best.score
-        if candidate.points and not candidate.stopped and candidate.cooled != candidate.rows:
-            value = max(value, candidate.potential(self._ways(candidate)))
         self.history.put(
             candidate.number,
             Observation(
                 config={**candidate.config, "view": candidate.view},
-                value=value,
+                value=self.trend.forecast(candidate),
                 rows=candidate.rows,
                 seconds=0.0 if self._counted else candidate.seconds,  # a sampler must not see the clock
             ),
@@ -388,6 +481,10 @@ class Ledger:
         )
         self.dead_families[family] = message
         return message
+
+
+def _error(score: float) -> float:
+    return max(1e-9, 1.0 - score)
 
 
 def _usable(outcome: Outcome) -> bool:

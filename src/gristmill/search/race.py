@@ -64,8 +64,17 @@ class RaceSettings:
     """A configuration whose first segment takes more than this part of the time left is shrunk or refused."""
     way_share: float = 0.75
     """A rung is aimed at when the whole way there and the cooldown fit into this part of the search time."""
+    ripe: int = 3
+    """A rung sends trunks up when it has seen as many, unless there is nothing new to begin."""
     survivors: int = 2
     """Trunks whose finish is protected."""
+    least_gain: float = 0.001
+    """Worth of the whole search time, as a part of the error; a part of the time is worth that part of it.
+    The search ends early when the time left promises less."""
+    least_noise: float = 0.1
+    """The same as a part of the score's standard error, where that is more: less could not be noticed."""
+    least_candidates: int = 30
+    """But not before so many candidates have been scored."""
 
     def __post_init__(self) -> None:
         if not (self.base_rows > 0 and self.max_rows > 0 and self.eta >= 2 and self.views):
@@ -105,6 +114,13 @@ class Refusal:
     reason: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stop:
+    """Nothing further is worth its cost, and why."""
+
+    reason: str
+
+
 class Race:
     """Reads a ledger and proposes; holds no state of its own."""
 
@@ -119,8 +135,9 @@ class Race:
         self._base = min(settings.base_rows, settings.max_rows)
         self._timed = settings.counted is None
 
-    def decide(self, ledger: Ledger, left: float, workers: int) -> Step | Refusal | None:
-        """The next step, a refusal to be noted before asking again, or None when nothing is worthwhile.
+    def decide(self, ledger: Ledger, left: float, workers: int) -> Step | Refusal | Stop | None:
+        """The next step, a refusal to be noted before asking again, a stop when new candidates are not
+        worth their cost, or None when nothing is worthwhile now.
 
         `left`: seconds left for search; in counted mode the number of segments left.
         """
@@ -128,6 +145,10 @@ class Race:
         wish = self._wish(ledger, finalists, left, workers)
         if isinstance(wish, Refusal):
             return wish
+        if wish is not None and wish.candidate.source == "proposal" and self._enters(ledger, wish):
+            reason = self._enough(ledger, left, workers)
+            if reason:
+                return self._last_steps(ledger, finalists, left) or Stop(reason=reason)
         held = 0  # counted mode: the last segments belong to the cooldowns of trunks that are running
         for trunk in finalists:
             if left <= held:
@@ -140,6 +161,34 @@ class Race:
             if step is not None and (wish is None or self._safe(cost + need) > left):
                 return step
         return None if left <= held else wish
+
+    @staticmethod
+    def _enters(ledger: Ledger, step: Step) -> bool:
+        return step.candidate.number == len(ledger.candidates)
+
+    def _last_steps(self, ledger: Ledger, finalists: list[Candidate], left: float) -> Step | None:
+        """What the best trunks still need, once nothing new begins."""
+        steps = (self._way(ledger, trunk, left)[0] for trunk in finalists)
+        return next((step for step in steps if step is not None), None)
+
+    def _enough(self, ledger: Ledger, left: float, workers: int) -> str:
+        """Why no new candidate is worth its cost: all that fit into the time left would gain less than
+        that time is worth. Empty while one is. With segments counted, all of them are run."""
+        if not self._timed or len(ledger.history) < self._settings.least_candidates:
+            return ""
+        gain, further = ledger.expected_gain(left * workers)
+        noise = (ledger.leader.noise or 0.0) if ledger.leader else 0.0
+        whole = max(
+            self._settings.least_gain * max(0.0, 1.0 - ledger.best_score), self._settings.least_noise * noise
+        )
+        worth = whole * min(1.0, left / (ledger.horizon or left))
+        if gain > worth:
+            return ""
+        return (
+            f"about {further:.0f} more candidates fit into the {left:.0f} s left; going by the "
+            f"{len(ledger.history)} so far they would raise the best score by {gain:.2g}, "
+            f"and less than {worth:.2g} is not worth that time"
+        )
 
     def _will_cool(self, ledger: Ledger, trunk: Candidate) -> bool:
         return not self._timed and trunk.running is not None and ledger.open[trunk.running].kind == "train"
@@ -159,6 +208,7 @@ class Race:
             self._promotions(ledger, finalists, left),
             self._planned(ledger, left, workers, within=float("inf")),
             self._proposals(ledger, left),
+            self._promotions(ledger, finalists, left, ripe=False),
         )
         return next((step for steps in options for step in steps), None)
 
@@ -200,8 +250,13 @@ class Race:
                 if entry is not None:
                     yield entry
 
-    def _promotions(self, ledger: Ledger, finalists: list[Candidate], left: float) -> Iterator[Step]:
+    def _promotions(
+        self, ledger: Ledger, finalists: list[Candidate], left: float, *, ripe: bool = True
+    ) -> Iterator[Step]:
+        """`ripe`: only from rungs that as many trunks have reached as compete for one place above."""
         for rows in sorted(ledger.rungs, reverse=True):
+            if ripe and len(ledger.rungs[rows]) < self._settings.ripe:
+                continue
             for candidate in self._promotable(ledger, rows, left) if rows < self._ladder[-1] else ():
                 step, _ = self._way(ledger, candidate, left)
                 if step is not None and (step.kind == "train" or candidate in finalists):
@@ -215,8 +270,11 @@ class Race:
         """The best waiting trunks of a rung. One that cannot win any more never will (scores only
         rise), so it is taken out of the rung's queue: no decision changes, and none looks at it again."""
         rung, found = ledger.rungs[rows], []
+        least = self._least_to_go_on(ledger, rows)
         for number, by_noise in rung.promotable(self._settings.eta):
             candidate = ledger.candidates[number]
+            if candidate.points[-1][1] + candidate.points[-1][2] < least:
+                break
             if self._hopeless(ledger, candidate, self.rungs_left(candidate)):
                 rung.leave(candidate.points[-1][1], number)
             elif not self._worthwhile(ledger, candidate, left):
@@ -226,6 +284,12 @@ class Race:
             if len(found) == _LOOKED_AT:
                 break
         return found
+
+    def _least_to_go_on(self, ledger: Ledger, rows: int) -> float:
+        """Once the rung above has confirmed the ranking of this one, only who would be among the best two
+        of those that went on goes on, too: the others would but confirm it again."""
+        above = ledger.rungs.get(next((r for r in self._ladder if r > rows), 0))
+        return float("-inf") if above is None else above.settled(self._settings.survivors)
 
     def _proposals(self, ledger: Ledger, left: float) -> Iterator[Step]:
         rng = random.Random(f"{self._settings.seed}/{ledger.decisions}")

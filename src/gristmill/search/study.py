@@ -20,7 +20,7 @@ from typing import Any
 from gristmill.errors import RunError
 from gristmill.search.journal import Journal, Line
 from gristmill.search.ledger import Candidate, Ledger, Trial
-from gristmill.search.race import Race, RaceSettings, Refusal, Step, complete
+from gristmill.search.race import Race, RaceSettings, Refusal, Step, Stop, complete
 from gristmill.search.samplers import Sampler, default_sampler
 from gristmill.segment import Config, Learner, Outcome, Resources, Segment, config_hash
 from gristmill.space import Space
@@ -132,6 +132,12 @@ class Study:
         """Families that were left out, each with its reason."""
         return tuple(self._ledger.dead_families.values())
 
+    @property
+    def stopped(self) -> str:
+        """Why the search was ended before its time, in plain words with the numbers behind it; empty while
+        it goes on. It goes on when the run is extended or a late outcome changes what may be gained."""
+        return self._ledger.stop
+
     def outcome(self, segment_id: str) -> Outcome:
         """The outcome of a segment. Raises KeyError when there is none yet."""
         return self._arrived[segment_id] if segment_id in self._arrived else self._ledger.outcomes[segment_id]
@@ -175,7 +181,18 @@ class Study:
             data = _refuse_data(found, left, workers)
             self._journal.append("refuse", data, decision=True)
             self._ledger.refuse(data)
+        if isinstance(found, Stop):
+            self._end(found, left, workers)
+            return None
         return found
+
+    def _end(self, stop: Stop, left: float, workers: int) -> None:
+        """Written once, though the driver may ask again while the last segments run."""
+        if self._ledger.stop:
+            return
+        data = {"reason": stop.reason, "left": left, "workers": workers}
+        self._journal.append("stop", data, decision=True)
+        self._ledger.end(data)
 
     def _commit(self, step: Step, left: float, slots: Sequence[Resources]) -> Segment:
         segment = self._segment(step, slots)
@@ -257,6 +274,8 @@ class Study:
             self._ledger.ask(Segment.from_json(data["segment"]), data)
         elif line.kind == "refuse":
             self._ledger.refuse(data)
+        elif line.kind == "stop":
+            self._ledger.end(data)
         elif line.kind == "outcome":
             self._arrived[data["id"]] = Outcome.from_json(data)
         elif line.kind == "tell":
@@ -336,7 +355,7 @@ def replay(
     )
     found = []
     for line in lines:
-        if line.kind in ("ask", "refuse"):
+        if line.kind in ("ask", "refuse", "stop"):
             decided = study._race.decide(study._ledger, line.data["left"], line.data["workers"])
             if (got := _brief(decided)) != (want := _brief_line(line)):
                 found.append(f"decision {line.seq}: written {want}, decided anew {got}")
@@ -344,14 +363,18 @@ def replay(
     return found
 
 
-def _brief(decided: Step | Refusal | None) -> object:
+def _brief(decided: Step | Refusal | Stop | None) -> object:
     if isinstance(decided, Step):
         s, cap = decided, None if math.isinf(decided.cap) else _milliseconds(decided.cap)
         return (s.kind, dict(s.config), s.from_rows, s.to_rows, list(s.parents), cap)
+    if isinstance(decided, Stop):
+        return decided.reason
     return decided.candidate.key if decided is not None else None
 
 
 def _brief_line(line: Line) -> object:
+    if line.kind == "stop":
+        return line.data["reason"]
     if line.kind == "refuse":
         return line.data["key"]
     s = line.data["segment"]

@@ -1,0 +1,369 @@
+"""The search engine, measured on tables: what it reaches in 3 to 50 full trainings, and its deadline.
+
+    python benchmarks/search.py --tables FOLDER            the grid; cells that have a row are skipped
+    python benchmarks/search.py --tables FOLDER --quick    three odd tasks, one seed, no row kept
+    python benchmarks/search.py --only cold,warm --again   these methods anew
+    python benchmarks/search.py --table                    the committed rows as Markdown
+
+FOLDER holds `lcbench/model.onnx`. Settings were chosen on the even tasks of the sorted list, all rows are of
+the odd ones; a warm start's portfolio comes from the other 33 tasks. Regret: 0 is the best score known of a
+task, 1 the median of random configurations. Budgets are full trainings: the mean seconds of 52 epochs of a
+random configuration, summed over the workers. Rivals count every epoch they pass, we only what the study was
+told. Optuna and SMAC3 (`--smac PYTHON`, an environment of its own) are skipped aloud where they are missing.
+Exits 1 when a bar is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from deadline_simulation import overshoots
+from engine import race
+from lcbench import Lcbench
+from rivals import RIVALS, SmacSearch, simulate
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "search.jsonl"
+LIBRARIES = ("numpy", "onnxruntime", "optuna", "scikit-learn")
+BUDGETS = (3, 5, 10, 20, 50)
+GRID = (1, 2, 3, 4, 5, 7, 10, 14, 20, 28, 38, 50)
+"""Times, in full trainings, at which the longest run is looked at."""
+OURS = {"cold": False, "warm": True}
+METHODS = (*OURS, *RIVALS, "smac")
+HORIZON = {"gp": 20, "smac": 20}
+"""Rivals whose own work is slow are run to fewer trainings."""
+SEEDS = {"gp": 1, "smac": 1}
+CEILING = 3.0
+"""A regret beyond this counts as this, so that one broken start does not drown the mean."""
+SIMULATIONS = 300
+RESAMPLES = 10_000
+Cell = dict[str, Any]
+
+
+def main() -> int:
+    """Run what is missing, print a row a claim, return 1 when a bar is missed."""
+    options = _arguments()
+    rows = _read_rows(options.results)
+    if options.table:
+        print(table(rows))
+        return 0
+    new = list(_run(options, rows))
+    if options.rows_only:
+        return 0
+    found = claims(new if options.quick else rows + new, quick=options.quick)
+    for row in found:
+        _print(row, options.json)
+    return 0 if all(row["ok"] for row in found) else 1
+
+
+def _run(options: argparse.Namespace, rows: list[Cell]) -> Iterator[Cell]:
+    """Compute the cells without a row, each appended as it is ready."""
+    done = set() if options.quick or options.again else {_key(r) for r in rows}
+    world = Lcbench(Path(options.tables) / "lcbench")
+    tasks = world.tasks[1::2][:3] if options.quick else world.tasks[1::2]
+    for method in _methods(options):
+        for workers in (1,) if options.quick or method in HORIZON else options.workers:
+            for task in tasks:
+                seeds = 1 if options.quick else SEEDS.get(method, options.seeds)
+                if (method, workers, task) not in done:
+                    yield _kept(options, cell(world, method, task, workers, seeds, options))
+    if ("deadline", 0, "simulated") not in done and _wanted(options, "deadline"):
+        count = 60 if options.quick else SIMULATIONS
+        yield _kept(options, _deadline_cell(count))
+
+
+def cell(
+    world: Lcbench, method: str, task: str, workers: int, seeds: int, options: argparse.Namespace
+) -> Cell:
+    """Regrets of one method on one task: by seed and budget, and along the longest run."""
+    began = time.monotonic()
+    scale = world.scale(task)
+    budgets = [b for b in BUDGETS if b <= HORIZON.get(method, BUDGETS[-1])]
+    reached, along = [], []
+    for seed in range(seeds):
+        if method in OURS:
+            runs = [
+                race(
+                    world,
+                    task,
+                    seconds=b * scale.training / workers,
+                    workers=workers,
+                    seed=seed,
+                    warm=OURS[method],
+                )[0]
+                for b in budgets
+            ]
+        else:
+            rival = SmacSearch(options.smac, seed) if method == "smac" else RIVALS[method](seed)
+            until = budgets[-1] * scale.training / workers
+            runs = [simulate(rival, world, task, seconds=until, workers=workers)] * len(budgets)
+            if method == "smac":
+                rival.close()
+        unit = scale.training / workers
+        reached.append([_best(run, b * unit) for run, b in zip(runs, budgets, strict=True)])
+        along.append([_best(runs[-1], g * unit) for g in GRID if g <= budgets[-1]])
+    return {
+        "kind": "cell",
+        "method": method,
+        "workers": workers,
+        "task": task,
+        "budgets": budgets,
+        "seeds": list(range(seeds)),
+        "n": seeds,
+        "regret": _rounded(reached, scale.regret),
+        "mild_regret": _rounded(reached, scale.mild_regret),
+        "along": _rounded(along, scale.regret),
+        "wall_s": round(time.monotonic() - began, 1),
+        **_stamp(),
+    }
+
+
+def _deadline_cell(count: int) -> Cell:
+    ratios, worst = overshoots(count)
+    return {
+        "kind": "cell",
+        "method": "deadline",
+        "workers": 0,
+        "task": "simulated",
+        "n": count,
+        "seeds": [0, count - 1],
+        "worst_share_of_allowed": round(max(ratios), 4),
+        "broken": sum(r > 1.0 for r in ratios),
+        "worst": worst,
+        **_stamp(),
+    }
+
+
+def _best(credits: list[tuple[float, float]], until: float) -> float:
+    return max((score for at, score in credits if at <= until * (1 + 1e-9)), default=0.0)
+
+
+def _rounded(scores: list[list[float]], regret: Any) -> list[list[float]]:
+    return [[round(min(CEILING, regret(x)), 5) for x in row] for row in scores]
+
+
+# claims
+
+
+def claims(rows: list[Cell], *, quick: bool = False) -> list[dict[str, Any]]:
+    """A row a claim, from the newest row of each cell."""
+    cells = {_key(r): r for r in rows if r["kind"] == "cell"}
+    found = [*_regret_claims(cells), *_rank_claims(cells), *_cold_claims(cells), *_speed_claims(cells)]
+    for row in found:
+        row["ok"] = row["ok"] or (quick and "warm" not in row["claim"])  # three tasks settle nothing more
+    deadline = cells.get(("deadline", 0, "simulated"))
+    if deadline is not None:
+        name = f"overshoot of {deadline['n']} simulated searches, worst, as a part of what is allowed"
+        worst = deadline["worst_share_of_allowed"]
+        found.append(_claim(name, worst, None, 1.0, worst <= 1.0))
+    return found
+
+
+def _regret_claims(cells: dict[Any, Cell]) -> Iterator[dict[str, Any]]:
+    bars = {3: 0.10, 10: 0.03}
+    for workers in (1, 2):
+        for measure, zero in (("regret", "best known"), ("mild_regret", "best of 1,500 random")):
+            for method in METHODS:
+                table = _by_task(cells, method, workers, measure)
+                for i, budget in enumerate(b for b in BUDGETS if b <= HORIZON.get(method, 50)):
+                    if table is None:
+                        continue
+                    values = table[:, i]
+                    bar = bars.get(budget) if (method, workers) == ("warm", 1) else None
+                    name = f"{method}: regret at {budget}, {workers} worker, 0 = {zero}"
+                    mean = float(values.mean())
+                    yield _claim(name, mean, _interval(values), bar, bar is None or mean <= bar)
+
+
+def _rank_claims(cells: dict[Any, Cell]) -> Iterator[dict[str, Any]]:
+    for i, budget in enumerate(BUDGETS):
+        tables = {m: _by_task(cells, m, 1) for m in METHODS if budget <= HORIZON.get(m, 50)}
+        known = {m: t[:, i] for m, t in tables.items() if t is not None}
+        if "warm" not in known or len(known) < 2 or len({len(v) for v in known.values()}) > 1:
+            continue
+        ranks = _ranks(np.stack(list(known.values())))
+        mine = ranks[list(known).index("warm")]
+        for name, row in zip(known, ranks, strict=True):
+            ok = name == "warm" or _interval(mine - row)[0] <= 0.0
+            bar = None if name == "warm" else float(mine.mean())
+            yield _claim(f"mean rank at {budget}: {name}", float(row.mean()), _interval(row), bar, ok)
+
+
+def _cold_claims(cells: dict[Any, Cell]) -> Iterator[dict[str, Any]]:
+    mine = _by_task(cells, "cold", 1)
+    for rival, strictly in (("tpe+hyperband", True), ("resumed halving", False)):
+        other = _by_task(cells, rival, 1)
+        if mine is None or other is None or len(mine) != len(other):
+            continue
+        for i, budget in enumerate(BUDGETS):
+            difference = mine[:, i] - other[:, i]
+            low, high = _interval(difference)
+            ok = high < 0.0 if strictly else low <= 0.0
+            name = f"cold minus {rival} at {budget}"
+            yield _claim(name, float(difference.mean()), [low, high], 0.0, ok)
+
+
+def _speed_claims(cells: dict[Any, Cell]) -> Iterator[dict[str, Any]]:
+    """Full trainings until the mean regret of TPE after 50 is reached."""
+    goal = _by_task(cells, "tpe", 1)
+    for method in ("cold", "warm"):
+        along = _by_task(cells, method, 1, "along")
+        if goal is None or along is None:
+            continue
+        reached = [g for g, x in zip(GRID, along.mean(axis=0), strict=True) if x <= goal[:, -1].mean()]
+        first = float(reached[0]) if reached else float("inf")
+        yield _claim(f"{method}: trainings to the regret of TPE at 50", first, None, 50.0, first <= 50.0)
+
+
+def _by_task(cells: dict[Any, Cell], method: str, workers: int, measure: str = "regret") -> np.ndarray | None:
+    """Means over seeds, (tasks, budgets); None without rows."""
+    mine = sorted((k[2], c) for k, c in cells.items() if k[:2] == (method, workers))
+    return np.array([np.mean(c[measure], axis=0) for _, c in mine]) if mine else None
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Mean ranks of equals, 1 the best, over the first axis."""
+    below = (values[None] < values[:, None]).sum(axis=1)
+    equal = (values[None] == values[:, None]).sum(axis=1)
+    return below + (equal + 1) / 2
+
+
+def _interval(values: np.ndarray) -> list[float]:
+    """95 % interval of the mean by bootstrap over tasks (paired when `values` are differences)."""
+    rng = np.random.default_rng(0)
+    means = values[rng.integers(0, len(values), (RESAMPLES, len(values)))].mean(axis=1)
+    return [round(float(x), 4) for x in np.quantile(means, (0.025, 0.975))]
+
+
+def _claim(name: str, value: float, interval: Any, bar: float | None, ok: bool) -> dict[str, Any]:
+    return {"claim": name, "value": round(value, 4), "interval": interval, "bar": bar, "ok": bool(ok)}
+
+
+def table(rows: list[Cell]) -> str:
+    """Mean regret of each method on the odd tasks, one worker and two, as Markdown."""
+    cells = {_key(r): r for r in rows if r["kind"] == "cell"}
+    lines = [
+        "| method | workers | n | " + " | ".join(f"at {b}" for b in BUDGETS) + " | rows from |",
+        "|---" * 9 + "|",
+    ]
+    for workers in (1, 2):
+        for method in METHODS:
+            values = _by_task(cells, method, workers)
+            if values is None:
+                continue
+            mine = [c for k, c in cells.items() if k[:2] == (method, workers)]
+            shown = [f"{x:.3f}" for x in values.mean(axis=0)]
+            shown += ["-"] * (len(BUDGETS) - len(shown))
+            commits = ", ".join(sorted({c["commit"] for c in mine}))
+            lines.append(
+                f"| {method} | {workers} | {len(mine)} x {mine[0]['n']} | {' | '.join(shown)} | {commits} |"
+            )
+    return "\n".join(lines)
+
+
+# rows
+
+
+def _methods(options: argparse.Namespace) -> Iterator[str]:
+    for method in METHODS:
+        if not _wanted(options, method):
+            continue
+        ours = method not in RIVALS or method in ("random", "resumed halving")
+        if not ours and importlib.util.find_spec("optuna") is None:
+            print(f"skipped: {method} needs optuna (pip install optuna)", file=sys.stderr)
+            continue
+        if method == "smac" and not options.smac:
+            print("skipped: smac needs --smac PYTHON, an interpreter that has smac", file=sys.stderr)
+            continue
+        if options.quick and method in HORIZON:
+            print(f"skipped in a quick run: {method}", file=sys.stderr)
+            continue
+        yield method
+
+
+def _wanted(options: argparse.Namespace, method: str) -> bool:
+    return not options.only or method in options.only.split(",")
+
+
+def _key(row: Cell) -> tuple[Any, ...]:
+    return (row["method"], row["workers"], row["task"])
+
+
+def _stamp() -> dict[str, Any]:
+    return {
+        "commit": _commit(),
+        "cores": len(os.sched_getaffinity(0)),
+        "machine": platform.machine(),
+        "versions": {name: _version(name) for name in LIBRARIES},
+        "when": time.strftime("%Y-%m-%d"),
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def _commit() -> str:
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def _read_rows(path: Path) -> list[Cell]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _kept(options: argparse.Namespace, row: Cell) -> Cell:
+    if not options.quick:
+        options.results.parent.mkdir(parents=True, exist_ok=True)
+        with open(options.results, "a") as file:
+            file.write(json.dumps(row) + "\n")
+    return row
+
+
+def _print(row: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(row), flush=True)
+        return
+    interval = f"[{row['interval'][0]:.3f}, {row['interval'][1]:.3f}]" if row["interval"] else ""
+    bar = "" if row["bar"] is None else f"bar {row['bar']:.3g}"
+    print(f"{'ok  ' if row['ok'] else 'MISS'} {row['claim']:62} {row['value']:7.3f} {interval:18} {bar}")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    shared = os.environ.get("GRISTMILL_SHARED", str(HERE.parents[1] / "shared"))
+    parser.add_argument("--tables", default=shared + "/search-tables")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--workers", type=lambda x: [int(w) for w in x.split(",")], default=[1, 2])
+    parser.add_argument("--only", default="", help=f"of {', '.join(METHODS)}, deadline; separated by commas")
+    parser.add_argument("--smac", default="", help="an interpreter that has smac")
+    parser.add_argument("--again", action="store_true", help="run cells anew that have a row")
+    parser.add_argument("--rows-only", action="store_true", help="compute rows, judge nothing")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
