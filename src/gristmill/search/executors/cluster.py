@@ -205,11 +205,7 @@ def _set_private() -> None:
 def _in_words(error: Exception, address: str | None) -> GristmillError:
     text = " ".join(str(error).split())
     if type(error).__name__ == "AuthenticationError":
-        return ResourceError(
-            "A cluster that wants a token must be given its token.",
-            got=address,
-            next_step="set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the file that holds the token",
-        )
+        return wants_token(address)
     if "ersion mismatch" in text:
         return ResourceError(
             "Ray and Python must have the same versions here and on the cluster.",
@@ -226,6 +222,15 @@ def _in_words(error: Exception, address: str | None) -> GristmillError:
         "This machine must be a node of the cluster that --ray names.",
         got=f"{address} ({type(error).__name__}: {text[:200]})",
         next_step="give the command on the head node, or `ray start --address` this machine first",
+    )
+
+
+def wants_token(address: str | None) -> ResourceError:
+    """What to say when a cluster refuses us for want of its token."""
+    return ResourceError(
+        "A cluster that wants a token must be given its own.",
+        got=f"{address} refused what this command has (RAY_AUTH_MODE={os.environ.get('RAY_AUTH_MODE', '')})",
+        next_step="set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a file that holds the cluster's token",
     )
 
 
@@ -385,11 +390,14 @@ class _Cluster:
             "num_gpus": self.hello["gpu_share"] if slot.gpu else 0,
             "max_restarts": 0,
             "scheduling_strategy": self._pinned(slot.home),
-            "runtime_env": {"env_vars": self._environment(slot)},
         }
         log = str(Path(self.hello["folder"]) / f"worker-{slot.key}.log")
         slot.worker = self.worker.options(**options).remote(
-            self.hello["function"], json.dumps(self.hello["context"]), log, self._places()
+            self.hello["function"],
+            json.dumps(self.hello["context"]),
+            log,
+            self._places(),
+            self._environment(slot),
         )
         self.refs[slot.worker.ready.remote()] = (slot, "ready")
 
@@ -397,15 +405,13 @@ class _Cluster:
         strategies = importlib.import_module("ray.util.scheduling_strategies")
         return strategies.NodeAffinitySchedulingStrategy(home, soft=False)
 
-    def _environment(self, slot: _Slot | None = None) -> dict[str, str]:
+    def _environment(self, slot: _Slot) -> dict[str, str]:
         before = self.hello["environment"]
         found = {name: os.environ[name] for name in (*_QUIET, *_PASSED) if name in os.environ}
         found |= {name: before.get(name, "") for name in _PROXIES if name in os.environ}
-        found |= {"PYTHONPATH": os.pathsep.join(self._places()), "PYTHONFAULTHANDLER": "1"}
-        if slot is not None:
-            found |= dict.fromkeys(_THREADS, str(slot.cpu))
-            found |= {} if slot.gpu else {"CUDA_VISIBLE_DEVICES": ""}
-        return found
+        found |= dict.fromkeys(_THREADS, str(slot.cpu))
+        found |= {} if slot.gpu else {"CUDA_VISIBLE_DEVICES": ""}
+        return found | {"PYTHONPATH": os.pathsep.join(self._places())}
 
     def _places(self) -> list[str]:
         home = str(Path(gristmill.__file__).parents[1])
@@ -465,11 +471,10 @@ class _Cluster:
     ) -> list[tuple[Mapping[str, Any], dict[str, Any] | None]]:
         """Each node with what it said of itself, or None when it did not answer."""
         task = self.ray.remote(node.look)
-        options = {"num_cpus": 0, "max_retries": 0, "runtime_env": {"env_vars": self._environment()}}
         refs = [
-            task.options(scheduling_strategy=self._pinned(n["NodeID"]), **options).remote(
-                folders, mark, self.hello["requires"]
-            )
+            task.options(
+                num_cpus=0, max_retries=0, scheduling_strategy=self._pinned(n["NodeID"])
+            ).remote(folders, mark, self.hello["requires"], self._places())
             for n in nodes
         ]
         end, found = time.monotonic() + seconds, []

@@ -6,6 +6,7 @@ say so. For that reason only the standard library is imported with the module.
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import importlib.util
 import json
@@ -14,22 +15,26 @@ import platform
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 
-def look(folders: Sequence[Sequence[str]], mark: str, modules: Sequence[str]) -> dict[str, Any]:
+def look(
+    folders: Sequence[Sequence[str]], mark: str, modules: Sequence[str], path: Sequence[str]
+) -> dict[str, Any]:
     """What a node has to say of itself, JSON-ready.
 
     Args:
         folders: Pairs of a folder and a file name in it; the driver has written `mark` into that file.
         mark: What the files must hold. The node answers with a file of its own beside each.
         modules: Importable names that the work needs.
+        path: Folders put on the import path.
 
     Returns:
         `host`, `version` (of Gristmill, or None), `missing` (modules), and `unseen`: folders with a reason.
     """
+    sys.path[:0] = [place for place in path if place not in sys.path]
     unseen = {folder: why for folder, name in folders if (why := _trouble(Path(folder), name, mark))}
     return {
         "host": socket.gethostname(),
@@ -78,10 +83,15 @@ class Worker:
         context: JSON of what the function gets with each segment.
         log: File that keeps what the function prints, at most 2 MB.
         path: Folders put on the import path.
+        environment: Variables set before anything that reads them is imported (Ray's own worker process
+            imports neither numpy nor torch; a `runtime_env` would cost a process start each).
     """
 
-    def __init__(self, function: str, context: str, log: str, path: Sequence[str]) -> None:
-        sys.path[:0] = [folder for folder in path if folder not in sys.path]
+    def __init__(
+        self, function: str, context: str, log: str, path: Sequence[str], environment: Mapping[str, str]
+    ) -> None:
+        os.environ.update(environment)
+        sys.path[:0] = [place for place in path if place not in sys.path]
         from gristmill.search.executors import worker
 
         _keep_prints(Path(log))
@@ -116,6 +126,7 @@ def _keep_prints(path: Path) -> None:
     os.dup2(sink, 2)
     os.close(nothing)
     os.close(sink)
+    faulthandler.enable(file=2)
 
     def copy() -> None:
         while chunk := os.read(source, 65536):

@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import queue
+import re
 import shutil
 import signal
 import subprocess
@@ -27,14 +28,14 @@ from typing import IO, Any
 import gristmill
 from gristmill.deadline import Clock, WallClock
 from gristmill.errors import GristmillError, ResourceError, UsageError
-from gristmill.search.executors.cluster import ADDRESS_RULE, check_address
+from gristmill.search.executors.cluster import ADDRESS_RULE, check_address, wants_token
 from gristmill.search.executors.log import BoundedLog
 from gristmill.segment import Outcome, Resources, Segment
 
 REQUIREMENT = "ray>=2.60,<3"
-_JOIN_S = 20.0  # Ray itself gives an address that does not answer 40 s, and then ends the process
-_ASK_S = 40.0  # for the nodes to answer once Ray is connected
 _BEGIN_S = 120.0  # starting a cluster of our own on a loaded machine
+_HOPELESS = "Failed to connect"  # after 5 s; Ray goes on for 35 s more, and then ends the process
+_REFUSED = "Unauthenticated"  # at once; Ray asks again for 20 s
 _SETTLE_S = 40.0
 _STARTUP_S = 120.0
 _IMPORTS_S = 15.0
@@ -114,11 +115,13 @@ class RayExecutor:
         self._empty_since = self.clock.now()
         self._process = _Process(self._hello, self._inbox, self._log)
         self.joined: Mapping[str, Any] = {}
-        """What was joined: `address`, `started` (by us), `nodes` (their number), `token` (is one wanted)."""
-        self._join()
+        """What was joined: `address`, `started` (by us), `nodes` (their number), `token` (is one wanted).
+        Empty until then: `auto` is joined at the first call of `slots`."""
+        if address != "auto":  # which cannot be mistaken: it starts while the driver does something else
+            self._join()
 
     def warm(self) -> None:
-        """Nothing: the workers start as soon as the cluster is joined."""
+        """Nothing to do: joining, and starting the workers, has begun."""
 
     def slots(self) -> tuple[Resources, ...]:
         """The slots that are free now; the first call waits until the workers are up."""
@@ -129,6 +132,21 @@ class RayExecutor:
     def open(self) -> tuple[str, ...]:
         """Ids of the segments that run: submitted, and neither returned by `wait` nor cancelled."""
         return tuple(slot.segment.id for slot in self._slots.values() if slot.segment is not None)
+
+    def describe(self) -> str:
+        """Where it trains, in one line."""
+        count, nodes = len(self.slots()), self.joined.get("nodes", 0)
+        where = "that this command started" if self.joined.get("started") else f"at {self.joined.get('address')}"
+        return f"Ray cluster {where}: {count} workers on {nodes} node{'s' if nodes != 1 else ''}"
+
+    def doubts(self) -> list[str]:
+        """What a person should know of the cluster that was joined."""
+        if self.joined.get("started") or self.joined.get("token"):
+            return []
+        return [
+            "This Ray cluster obeys anybody who reaches it. "
+            "Start it with RAY_AUTH_MODE=token, or keep it in a network of its own."
+        ]
 
     def submit(self, segment: Segment) -> None:
         """Start a segment in a free slot."""
@@ -151,6 +169,7 @@ class RayExecutor:
         Raises:
             ResourceError: when no node is left, or Ray ends again and again.
         """
+        self._settle()
         outcomes = self._drain()
         while not outcomes and (self.open or not self._slots) and not self._closed:
             now = self.clock.now()
@@ -186,20 +205,28 @@ class RayExecutor:
     def _join(self) -> None:
         """Wait until the cluster is joined; whatever goes wrong is said, and nothing of ours stays behind."""
         try:
-            seconds = _BEGIN_S if self._hello["address"] == "auto" else _JOIN_S + _ASK_S
-            end = self.clock.now() + seconds
+            end = self.clock.now() + _BEGIN_S
             while not self.joined:
-                try:
-                    message = self._inbox.get(timeout=max(0.0, end - self.clock.now()))
-                except queue.Empty:
-                    raise self._silent(f"it did not answer within {seconds:.0f} s") from None
-                if message.content is None:
-                    raise self._silent(self._log.tail() or "the process that speaks with Ray ended")
-                self._receive(message, self.clock.now())
+                with contextlib.suppress(queue.Empty):
+                    message = self._inbox.get(timeout=0.5)
+                    if message.content is None:
+                        raise self._silent(self._log.tail() or "the process that speaks with Ray ended")
+                    self._receive(message, self.clock.now())
+                self._check_words()
+                if self.clock.now() > end:
+                    raise self._silent(f"it did not answer within {_BEGIN_S:.0f} s")
         except BaseException:
             self._closed = True
             self._process.kill()
             raise
+
+    def _check_words(self) -> None:
+        """Ray knows after a second or five that it is hopeless, and says so in its log only."""
+        said = re.sub(r"^\[.*?\] *\S+:\d+: ", "", self._log.tail())
+        if _REFUSED in said:
+            raise wants_token(self._hello["address"])
+        if _HOPELESS in said:
+            raise self._silent(said)
 
     def _silent(self, what: str) -> GristmillError:
         if self._hello["address"] == "auto":
@@ -215,13 +242,14 @@ class RayExecutor:
         )
 
     def _settle(self) -> None:
-        """Let the workers start, once."""
+        """Be joined, and let the workers start, once."""
+        if self._settled or self._closed:
+            return
+        self._join()
         end = self.clock.now() + _SETTLE_S
-        while not self._settled and not self._closed and (now := self.clock.now()) < end:
-            self._pause(end - now)
-            messages, self._held = ([] if self._held is None else [self._held]), None
-            for message in messages:
-                self._receive(message, self.clock.now())
+        while not self._settled and (now := self.clock.now()) < end:
+            with contextlib.suppress(queue.Empty):
+                self._receive(self._inbox.get(timeout=end - now), now)
         self._settled = True
 
     # messages
