@@ -368,6 +368,7 @@ def _executor(session: _Session) -> Executor:
             address=session.ray,
             cpus=planning.cores(),
             folder=session.run.logs,
+            patience=session.deadline.left() / 2,
             shared=(session.run.folder, cache_root()),
             requires=("torch",),
         )
@@ -387,14 +388,10 @@ def _workers(session: _Session, executor: Executor) -> int:
     return sum(slot.cpu for slot in executor.slots()) or planning.cores()
 
 
-def _plan(
-    session: _Session, prepared: Prepared, scan: Scan, cpus: int
-) -> tuple[Study, finish.Keeper]:
+def _plan(session: _Session, prepared: Prepared, scan: Scan, cpus: int) -> tuple[Study, finish.Keeper]:
     """Step 3: what to try first, from the speed measured on this machine."""
     session.tell("step", "measuring this machine and planning")
-    plan = planning.make(
-        prepared, session.deadline, cpus, pretrained=not session.problem.from_scratch
-    )
+    plan = planning.make(prepared, session.deadline, cpus, pretrained=not session.problem.from_scratch)
     for note in plan.notes:
         session.tell("note", note)
     study = Study(

@@ -107,7 +107,9 @@ def fit(
     ] = False,
     ray: Annotated[
         str | None,
-        typer.Option("--ray", help="Train on a Ray cluster: auto, or its head's HOST:PORT.", metavar="ADDRESS"),
+        typer.Option(
+            "--ray", help="Train on a Ray cluster: auto, or its head's HOST:PORT.", metavar="ADDRESS"
+        ),
     ] = None,
     as_json: Json_ = False,
     quiet: Quiet_ = False,

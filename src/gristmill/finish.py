@@ -452,9 +452,7 @@ def decide(keeper: Keeper, study: Study, executor: Executor, *, stopped: bool) -
     return calibrated(members, keeper.prepared, choice.valid)
 
 
-def _fitted_again(
-    keeper: Keeper, choice: Choice, study: Study, executor: Executor
-) -> dict[str, Candidate]:
+def _fitted_again(keeper: Keeper, choice: Choice, study: Study, executor: Executor) -> dict[str, Candidate]:
     """The one-shot members fitted on train and valid, by the id of the member each replaces.
 
     A member that fails or does not end in time stays as it is.

@@ -156,7 +156,7 @@ def _join(hello: Mapping[str, Any], folder: str) -> tuple[Any, dict[str, Any]]:
     elif hello["address"] == "auto" and (Path.home() / ".ray" / "auth_token").exists():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     ray = importlib.import_module("ray")
-    options = {"log_to_driver": False, "logging_level": logging.ERROR}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         options |= {
             "address": "local",
@@ -472,9 +472,9 @@ class _Cluster:
         """Each node with what it said of itself, or None when it did not answer."""
         task = self.ray.remote(node.look)
         refs = [
-            task.options(
-                num_cpus=0, max_retries=0, scheduling_strategy=self._pinned(n["NodeID"])
-            ).remote(folders, mark, self.hello["requires"], self._places())
+            task.options(num_cpus=0, max_retries=0, scheduling_strategy=self._pinned(n["NodeID"])).remote(
+                folders, mark, self.hello["requires"], self._places()
+            )
             for n in nodes
         ]
         end, found = time.monotonic() + seconds, []

@@ -42,7 +42,15 @@ _IMPORTS_S = 15.0
 _CLOSE_S = 5.0
 _EMPTY_S = 60.0  # a run goes on without any node for this long
 _CRASHES = 3  # of Ray, in a row, without an outcome in between
-_ENVIRONMENT = ("PYTHONPATH", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "no_proxy", "NO_PROXY")
+_ENVIRONMENT = (
+    "PYTHONPATH",
+    "http_proxy",
+    "https_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "no_proxy",
+    "NO_PROXY",
+)
 
 
 class RayExecutor:
@@ -60,6 +68,7 @@ class RayExecutor:
         cpus: Cores of a cluster that is started.
         workers: At most so many slots; default: all that the nodes have.
         gpu_share: The part of a GPU that a slot takes (0 < share <= 1).
+        patience: Seconds that joining, or starting, a cluster may take.
         path: Folders to be put on the workers' import path.
         shared: Folders that every node must see under the same path, and may write to.
         requires: Modules that every node must have.
@@ -79,6 +88,7 @@ class RayExecutor:
         cpus: int = 2,
         workers: int | None = None,
         gpu_share: float = 1.0,
+        patience: float = _BEGIN_S,
         path: tuple[str, ...] = (),
         shared: Sequence[str | os.PathLike[str]] = (),
         requires: Sequence[str] = (),
@@ -91,6 +101,7 @@ class RayExecutor:
         check_installed()
         check_address(address)
         self.clock: Clock = WallClock()
+        self._give_up_at = self.clock.now() + min(patience, _BEGIN_S)
         folder = Path(folder).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         self._hello = {
@@ -136,7 +147,9 @@ class RayExecutor:
     def describe(self) -> str:
         """Where it trains, in one line."""
         count, nodes = len(self.slots()), self.joined.get("nodes", 0)
-        where = "that this command started" if self.joined.get("started") else f"at {self.joined.get('address')}"
+        where = (
+            "that this command started" if self.joined.get("started") else f"at {self.joined.get('address')}"
+        )
         return f"Ray cluster {where}: {count} workers on {nodes} node{'s' if nodes != 1 else ''}"
 
     def doubts(self) -> list[str]:
@@ -205,7 +218,6 @@ class RayExecutor:
     def _join(self) -> None:
         """Wait until the cluster is joined; whatever goes wrong is said, and nothing of ours stays behind."""
         try:
-            end = self.clock.now() + _BEGIN_S
             while not self.joined:
                 with contextlib.suppress(queue.Empty):
                     message = self._inbox.get(timeout=0.5)
@@ -213,8 +225,8 @@ class RayExecutor:
                         raise self._silent(self._log.tail() or "the process that speaks with Ray ended")
                     self._receive(message, self.clock.now())
                 self._check_words()
-                if self.clock.now() > end:
-                    raise self._silent(f"it did not answer within {_BEGIN_S:.0f} s")
+                if self.clock.now() > self._give_up_at:
+                    raise self._silent("it takes too long for the time there is")
         except BaseException:
             self._closed = True
             self._process.kill()
@@ -224,7 +236,7 @@ class RayExecutor:
         """Ray knows after a second or five that it is hopeless, and says so in its log only."""
         said = re.sub(r"^\[.*?\] *\S+:\d+: ", "", self._log.tail())
         if _REFUSED in said:
-            raise wants_token(self._hello["address"])
+            raise wants_token(str(self._hello["address"]))
         if _HOPELESS in said:
             raise self._silent(said)
 
@@ -246,7 +258,7 @@ class RayExecutor:
         if self._settled or self._closed:
             return
         self._join()
-        end = self.clock.now() + _SETTLE_S
+        end = min(self.clock.now() + _SETTLE_S, self._give_up_at)
         while not self._settled and (now := self.clock.now()) < end:
             with contextlib.suppress(queue.Empty):
                 self._receive(self._inbox.get(timeout=end - now), now)
@@ -330,7 +342,7 @@ class RayExecutor:
                 got=f"Ray ended {self._crashes} times in a row: {self._log.tail()}",
                 next_step="the same command goes on where it stopped",
             )
-        self._empty_since = now
+        self._empty_since, self._settled, self.joined = now, True, {}
         self._process = _Process(self._hello, self._inbox, self._log)
         return outcomes
 
@@ -389,9 +401,7 @@ class _Message:
 class _Process:
     """The process that speaks with Ray, in a process group of its own with the cluster that it may start."""
 
-    def __init__(
-        self, hello: Mapping[str, Any], inbox: queue.SimpleQueue[_Message], log: BoundedLog
-    ) -> None:
+    def __init__(self, hello: Mapping[str, Any], inbox: queue.SimpleQueue[_Message], log: BoundedLog) -> None:
         self._inbox = inbox
         self._log = log
         self._temporary = tempfile.mkdtemp(prefix="gristmill-ray-")
