@@ -329,6 +329,24 @@ def test_what_is_no_address_is_refused(address: str) -> None:
         cluster.check_address(address)
 
 
+def test_auto_finds_what_ray_start_has_noted(
+    tmp_path: Path, stranger: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert cluster._running_here() is None
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text(stranger + "\n")
+    assert cluster._running_here() == stranger
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:9")
+    assert cluster._running_here() is None, "a cluster that was here once"
+    monkeypatch.setenv("RAY_ADDRESS", stranger)
+    assert cluster._running_here() == stranger
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    with pytest.raises(UsageError, match="where nothing answers"):
+        cluster._running_here()
+
+
 def test_where_nothing_answers_is_said_at_once() -> None:
     began = time.monotonic()
     with pytest.raises(UsageError, match="where nothing answers"):
@@ -347,6 +365,25 @@ def test_nonsense_in_the_call_is_refused(tmp_path: Path) -> None:
         RayExecutor("behave", {}, folder=tmp_path)
     with pytest.raises(ValueError, match="gpu_share"):
         RayExecutor(BEHAVE, {}, folder=tmp_path, gpu_share=0.0)
+
+
+def test_a_cluster_of_our_own_is_private(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "x")  # so that all is put back afterwards
+        monkeypatch.delenv(name)
+    for name in ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", *cluster._PROXIES):
+        monkeypatch.setenv(name, "before")
+    cluster._set_private()
+    first = os.environ["RAY_AUTH_TOKEN"]
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert len(first) >= 32
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    cluster._set_private()
+    assert os.environ["RAY_AUTH_TOKEN"] != first
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "mine")
+    cluster._set_private()
+    assert (os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"]) == ("disabled", "mine")
 
 
 # the look around

@@ -175,17 +175,17 @@ def _join(hello: Mapping[str, Any], folder: str) -> tuple[Any, dict[str, Any]]:
 
 
 def _running_here() -> str | None:
-    """The cluster that `ray start` has started on this machine, if it still answers."""
-    noted = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray" / "ray_current_cluster"
+    """The cluster that RAY_ADDRESS names, else the one that `ray start` has noted on this machine, if it
+    still answers."""
+    named = os.environ.get("RAY_ADDRESS", "")
+    if named not in ("", "auto", "local"):
+        check_address(named)
+        return named
+    noted = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
     try:
-        address = os.environ.get("RAY_ADDRESS") or noted.read_text(encoding="utf-8").strip()
-    except OSError:
-        return None
-    if os.environ.get("RAY_ADDRESS"):
-        return address
-    try:
+        address = noted.read_text(encoding="utf-8").strip()
         check_address(address)
-    except UsageError:
+    except (OSError, UsageError):
         return None
     return address
 
