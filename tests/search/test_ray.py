@@ -35,6 +35,8 @@ from search import simulation
 
 def work(segment, context):
     time.sleep(0.01)
+    while os.path.exists(context["deaths"] + "/hold"):
+        time.sleep(0.01)
     return replace(simulation.answer(replace(segment, cap_s=float("inf")))[0], facts={})
 
 def surroundings(segment, context):
@@ -146,13 +148,14 @@ def test_a_node_killed_in_the_middle_changes_no_decision(
         Journal.open(tmp_path / "journal") as journal,
         executor(ray_cluster, tmp_path, "mine:work", path=mine) as found,
     ):
-        _search(simulation.study(journal, counted=24), found, ray_cluster, kill_after=8)
+        try:
+            _search(simulation.study(journal, counted=24), found, ray_cluster, tmp_path / "hold")
+            assert len(found.slots()) == 1
+        finally:
+            ray_cluster.order("add 1 0")
         kinds = [line.kind for line in journal.lines]
-        assert kinds.count("lost") in (1, 2)
-        assert kinds.count("retry") == kinds.count("lost")
+        assert kinds.count("lost") == kinds.count("retry") == 1
         assert _decisions(tmp_path / "journal") == _decisions(tmp_path / "calm")
-        assert len(found.slots()) == 1
-        ray_cluster.order("add 1 0")
         until(found, 2)
         found.submit(segment_of("fresh"))
         assert collect(found, 1)["fresh"].id == "fresh"
@@ -173,19 +176,25 @@ def _decisions(path: Path) -> list[bytes]:
     return decision_bytes(read(path))
 
 
-def _search(study: Any, found: RayExecutor, nodes: Any, *, kill_after: int) -> None:
-    """The conductor's loop; the second node dies while both work."""
-    told = 0
+def _search(study: Any, found: RayExecutor, nodes: Any, hold: Path) -> None:
+    """The conductor's loop; the second node is killed while both work on something."""
+    told, killed = 0, False
     while True:
+        if told >= 8 and not killed:
+            hold.touch()
         while (asked := study.ask(left=3600.0, slots=found.slots())) is not None:
             found.submit(asked)
         if not study.open:
+            assert killed
             return
-        if told == kill_after:
+        if hold.exists() and len(found.open) == 2:
             nodes.order("kill")
-        for outcome in found.wait(found.clock.now() + 60.0):
+            killed = True
+            hold.unlink()
+        for outcome in found.wait(found.clock.now() + (3.0 if hold.exists() else 60.0)):
             study.tell(outcome)
             told += 1
+        hold.unlink(missing_ok=True)  # only one had work: let it end, and try again
 
 
 # Ray itself dies

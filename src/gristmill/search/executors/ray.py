@@ -182,9 +182,8 @@ class RayExecutor:
         Raises:
             ResourceError: when no node is left, or Ray ends again and again.
         """
-        self._settle()
         outcomes = self._drain()
-        while not outcomes and (self.open or not self._slots) and not self._closed:
+        while not outcomes and not self._closed and (self.open or (self._settled and not self._slots)):
             now = self.clock.now()
             outcomes = [o for s in self._slots.values() if (o := self._overrun(s, now)) is not None]
             if outcomes or now >= until:
@@ -205,7 +204,10 @@ class RayExecutor:
         """End all workers of ours; a cluster that was joined stays as it is, one that was started ends."""
         self._closed = True
         self._slots.clear()
-        self._process.stop()
+        if self.joined.get("started"):  # nobody else's: its processes end in no time, not in two seconds
+            self._process.kill()
+        else:
+            self._process.stop()
 
     def __enter__(self) -> RayExecutor:
         return self
