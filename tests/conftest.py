@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import shutil
+import signal
 import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -84,3 +88,74 @@ def shared_data() -> Path:
     if not (folder / "tables").is_dir():
         pytest.skip("real data sets are not beside this checkout (set GRISTMILL_SHARED)")
     return folder
+
+
+class RayCluster:
+    """Two nodes of one core each on this machine (tests/search/ray_nodes.py), and what they obey."""
+
+    TOKEN = "0123456789abcdef" * 4
+
+    def __init__(self) -> None:
+        self.environment = {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": self.TOKEN,
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # loopback addresses
+        }
+        self._folder = tempfile.mkdtemp(prefix="gm-")  # short: the paths of sockets are bounded
+        self.process = subprocess.Popen(
+            [sys.executable, str(REPOSITORY / "tests/search/ray_nodes.py"), str(Path(self._folder) / "t")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, **self.environment, "RAY_USAGE_STATS_ENABLED": "0"},
+            start_new_session=True,
+        )
+        self.address = str(self._answer()["address"])
+
+    def send(self, command: str) -> None:
+        """Give a command without waiting for its end."""
+        assert self.process.stdin is not None
+        print(command, file=self.process.stdin, flush=True)
+
+    def order(self, command: str) -> None:
+        """Give a command and wait until it is done."""
+        self.send(command)
+        self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        return dict(json.loads(self.process.stdout.readline()))
+
+    def close(self) -> None:
+        """End all nodes and what they have started."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.close()
+        try:
+            self.process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        self.process.stdout.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def ray_nodes() -> Iterator[RayCluster]:
+    """A Ray cluster for the tests of one module."""
+    if importlib.util.find_spec("ray") is None or os.name != "posix":
+        pytest.skip("the package ray is not installed (the extra `ray`)")
+    cluster = RayCluster()
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@pytest.fixture
+def ray_cluster(ray_nodes: RayCluster, monkeypatch: pytest.MonkeyPatch) -> RayCluster:
+    """The module's Ray cluster, with the environment in which it can be joined."""
+    for name, value in ray_nodes.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return ray_nodes

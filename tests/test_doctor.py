@@ -105,6 +105,21 @@ def test_a_thread_limit_in_the_environment_is_pointed_out(monkeypatch: pytest.Mo
     assert check.mend is not None and "unset" in check.mend
 
 
+def test_ray_is_mentioned_only_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "requirements", lambda extra: {"ray": "ray>=2.60,<3"})
+    found: dict[str, str] = {}
+    monkeypatch.setattr(doctor, "_version", found.get)
+    assert list(doctor._ray()) == []
+    found["ray"] = "2.61.1"
+    (new,) = doctor._ray()
+    assert (new.state, new.mend) == ("ok", None)
+    assert "usage reports off" in new.found
+    found["ray"] = "2.40.0"
+    (old,) = doctor._ray()
+    assert old.state == "warn"
+    assert 'install "ray>=2.60,<3"' in str(old.mend)
+
+
 def test_line_has_the_next_step_only_when_there_is_one() -> None:
     assert Check(name="a", state="ok", found="b").line() == "ok    a: b"
     assert Check(name="a", state="fail", found="b", mend="c").line() == "fail  a: b\n      mend: c"

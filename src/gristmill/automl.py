@@ -13,7 +13,7 @@ import signal
 import tempfile
 import time as _time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 from gristmill import data, finish, planning
+from gristmill.data._cache import cache_root
 from gristmill.data.audit import Audit
 from gristmill.data.prepare import Prepared, Scan
 from gristmill.data.source import Source
@@ -29,6 +30,8 @@ from gristmill.errors import BudgetError, DataError, GristmillError, Interrupted
 from gristmill.evaluation.evaluate import Evaluation
 from gristmill.run import Run, claim, clear, identity_of, locate, output_path, read_json, write_json
 from gristmill.search.executors.local import LocalExecutor
+from gristmill.search.executors.protocol import Executor
+from gristmill.search.executors.ray import RayExecutor
 from gristmill.search.journal import Journal
 from gristmill.search.lock import RunLock
 from gristmill.search.study import Study
@@ -228,6 +231,7 @@ def fit(
     fresh: bool = False,
     take_over: bool = False,
     embed_examples: bool = False,
+    ray: str | None = None,
     progress: Progress | None = None,
     already_spent: float = 0.0,
 ) -> Result:
@@ -241,6 +245,7 @@ def fit(
         out: NAME.grist; the run folder NAME.run lies beside it. Default: the data's name, here.
         segments: Counted mode: stop after this many segments whatever the clock says; repeatable.
         embed_examples: Let the report inside the bundle show pictures of the data.
+        ray: HOST:PORT of a Ray cluster to train on, or `auto` (see `RayExecutor`); no part of the problem.
         progress: Called with each `Event`.
         already_spent: Seconds that the command has used before this call.
         target, test, valid, inputs, ignore, group, task, metric, from_scratch, seed: as on the command line.
@@ -280,10 +285,11 @@ def fit(
             deadline=Deadline.after(seconds, already_spent=spent),
             progress=progress,
             embed_examples=embed_examples,
+            ray=ray,
         )
-        with _executor(session) as executor:
+        with closing(_executor(session)) as executor:
             prepared, scan, audited = _prepare(session)
-            study, keeper = _plan(session, prepared, scan)
+            study, keeper = _plan(session, prepared, scan, _workers(session, executor))
             _race(session, study, executor, keeper)
             choice = _choose(session, study, executor, keeper)
         return _finish(session, study, keeper, choice, audited)
@@ -301,6 +307,7 @@ class _Session:
     deadline: Deadline
     progress: Progress | None
     embed_examples: bool
+    ray: str | None = None
 
     def tell(self, kind: str, text: str, **facts: Any) -> None:
         if self.progress is not None:
@@ -353,24 +360,40 @@ def _check_quarantine(source: Source, scan: Scan) -> None:
         )
 
 
-def _executor(session: _Session) -> LocalExecutor:
+def _executor(session: _Session) -> Executor:
     """The workers, started early: importing torch takes seconds, which pass while the data are read."""
+    context = {"run": str(session.run.folder), "cache": os.environ.get("GRISTMILL_CACHE", "")}
+    if session.ray is not None:
+        return RayExecutor(
+            "gristmill.automl:work",
+            context,
+            address=session.ray,
+            cpus=planning.cores(),
+            folder=session.run.logs,
+            patience=session.deadline.left() / 2,
+            shared=(session.run.folder, cache_root()),
+            requires=("torch",),
+        )
     executor = LocalExecutor(
-        function="gristmill.automl:work",
-        context={"run": str(session.run.folder), "cache": os.environ.get("GRISTMILL_CACHE", "")},
-        cpus=planning.cores(),
-        folder=session.run.logs,
+        function="gristmill.automl:work", context=context, cpus=planning.cores(), folder=session.run.logs
     )
     executor.warm()
     return executor
 
 
-def _plan(session: _Session, prepared: Prepared, scan: Scan) -> tuple[Study, finish.Keeper]:
+def _workers(session: _Session, executor: Executor) -> int:
+    """Cores that train, said aloud when they are not simply those of this machine."""
+    if isinstance(executor, RayExecutor):
+        session.tell("note", executor.describe())
+        for doubt in executor.doubts():
+            session.tell("warning", doubt)
+    return sum(slot.cpu for slot in executor.slots()) or planning.cores()
+
+
+def _plan(session: _Session, prepared: Prepared, scan: Scan, cpus: int) -> tuple[Study, finish.Keeper]:
     """Step 3: what to try first, from the speed measured on this machine."""
     session.tell("step", "measuring this machine and planning")
-    plan = planning.make(
-        prepared, session.deadline, planning.cores(), pretrained=not session.problem.from_scratch
-    )
+    plan = planning.make(prepared, session.deadline, cpus, pretrained=not session.problem.from_scratch)
     for note in plan.notes:
         session.tell("note", note)
     study = Study(
@@ -395,7 +418,7 @@ def _plan(session: _Session, prepared: Prepared, scan: Scan) -> tuple[Study, fin
     return study, keeper
 
 
-def _race(session: _Session, study: Study, executor: LocalExecutor, keeper: finish.Keeper) -> None:
+def _race(session: _Session, study: Study, executor: Executor, keeper: finish.Keeper) -> None:
     """Step 4: ask for segments, hand them to free workers, tell what came of them, until the time is used."""
     session.interrupts.may_raise = False
     session.tell("step", "searching: training candidates")
@@ -459,7 +482,7 @@ def _status(study: Study, keeper: finish.Keeper) -> str:
     return f"{best}; now: {running}"
 
 
-def _choose(session: _Session, study: Study, executor: LocalExecutor, keeper: finish.Keeper) -> finish.Choice:
+def _choose(session: _Session, study: Study, executor: Executor, keeper: finish.Keeper) -> finish.Choice:
     """Step 5: the ensemble, calibrated; its one-shot members once more with the validation rows."""
     session.tell("step", "choosing and calibrating the final model")
     stopped = bool(session.interrupts.signal)

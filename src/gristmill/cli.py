@@ -105,6 +105,12 @@ def fit(
     embed_examples: Annotated[
         bool, typer.Option("--embed-examples", help="Let the report inside the bundle show your pictures.")
     ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray", help="Train on a Ray cluster: auto, or its head's HOST:PORT.", metavar="ADDRESS"
+        ),
+    ] = None,
     as_json: Json_ = False,
     quiet: Quiet_ = False,
 ) -> None:
@@ -130,6 +136,7 @@ def fit(
             fresh=fresh,
             take_over=take_over,
             embed_examples=embed_examples,
+            ray=ray,
             progress=progress,
             already_spent=_process_age(),
         )

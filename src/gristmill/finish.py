@@ -34,7 +34,7 @@ from gristmill.models import catalog
 from gristmill.models.weights import LITE0
 from gristmill.report import Rival, headline, render
 from gristmill.run import Run, write_bytes, write_json
-from gristmill.search.executors.local import LocalExecutor
+from gristmill.search.executors.protocol import Executor
 from gristmill.search.journal import Journal
 from gristmill.search.study import Study
 from gristmill.segment import Artefact, Outcome, Segment
@@ -442,7 +442,7 @@ class Keeper:
         return [("prepare", self.started), ("search", searched - self.started), ("finish", now - searched)]
 
 
-def decide(keeper: Keeper, study: Study, executor: LocalExecutor, *, stopped: bool) -> Choice | None:
+def decide(keeper: Keeper, study: Study, executor: Executor, *, stopped: bool) -> Choice | None:
     """The final model: the ensemble chosen on valid, its one-shot members fitted once more with valid added.
 
     Nothing is chosen afterwards, so valid may teach: a quarter more rows for a linear model or trees, in
@@ -464,9 +464,7 @@ def decide(keeper: Keeper, study: Study, executor: LocalExecutor, *, stopped: bo
     return calibrated(members, keeper.prepared, choice.valid)
 
 
-def _fitted_again(
-    keeper: Keeper, choice: Choice, study: Study, executor: LocalExecutor
-) -> dict[str, Candidate]:
+def _fitted_again(keeper: Keeper, choice: Choice, study: Study, executor: Executor) -> dict[str, Candidate]:
     """The one-shot members fitted on train and valid, by the id of the member each replaces.
 
     A member that fails or does not end in time stays as it is.
@@ -489,7 +487,7 @@ def _fitted_again(
     }
 
 
-def _performed(segments: list[Segment], executor: LocalExecutor, room: float) -> dict[str, Outcome]:
+def _performed(segments: list[Segment], executor: Executor, room: float) -> dict[str, Outcome]:
     """The outcomes with a deployable member of what ends within `room` seconds."""
     until = executor.clock.now() + room
     waiting, done = list(segments), dict[str, Outcome]()

@@ -1,4 +1,6 @@
-"""Where segments run: on this machine's cores (local), or answered from tables on a virtual clock."""
+"""Where segments run: on this machine's cores (local), on a Ray cluster (ray), or answered from tables on a
+virtual clock. `ray.RayExecutor` is imported from its module: the process that it starts runs `cluster.py`,
+which must not be imported with this package first."""
 
 from __future__ import annotations
 

@@ -37,12 +37,12 @@ Work = Callable[[Segment, Mapping[str, Any]], Outcome]
 def main(name: str) -> int:
     """Serve segments with the function `module:function` until the input ends."""
     started = time.monotonic()
-    requests, answers = _private_pipes()
+    requests, answers = private_pipes()
     inbox: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(requests, inbox), daemon=True).start()
     hello = inbox.get()
     _die_with(hello["parent"])
-    function, error = _load(name)
+    function, error = load(name)
     _send(answers, {"ready": time.monotonic() - started, "error": error})
     while function is not None:
         request = inbox.get()
@@ -68,7 +68,7 @@ def run(function: Work, segment: Segment, context: Mapping[str, Any]) -> Outcome
     return replace(outcome, seconds=seconds, peak_memory=outcome.peak_memory or _peak_memory())
 
 
-def _private_pipes() -> tuple[BinaryIO, BinaryIO]:
+def private_pipes() -> tuple[BinaryIO, BinaryIO]:
     """Our ends of the two pipes; the standard ones are put out of the function's reach."""
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -92,7 +92,8 @@ def _send(answers: BinaryIO, message: dict[str, Any]) -> None:
         os._exit(0)
 
 
-def _load(name: str) -> tuple[Work | None, str | None]:
+def load(name: str) -> tuple[Work | None, str | None]:
+    """The function `module:function`, or why it cannot be had."""
     module, _, function = name.partition(":")
     try:
         found: Work = getattr(importlib.import_module(module), function)
