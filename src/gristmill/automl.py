@@ -657,13 +657,7 @@ def work(segment: Segment, context: Mapping[str, Any]) -> Outcome:
     folder.mkdir(parents=True, exist_ok=True)
     prepared = _opened(str(run / "prepared"))
     parents = {p: _outcome_of(run / "segments" / p) for p in segment.parents}
-    threads = segment.needs.cpu
-    if segment.kind in ("train", "cooldown"):
-        outcome = training.train(segment, prepared, folder, parents, threads=threads)
-    elif segment.kind == "fit":
-        outcome = training.fit_once(segment, prepared, folder, parents, threads=threads)
-    else:
-        outcome = training.extract(segment, prepared, folder, threads=threads)
+    outcome = training.perform(segment, prepared, folder, parents, threads=segment.needs.cpu)
     return finish.with_member(segment, prepared, outcome, folder)
 
 
