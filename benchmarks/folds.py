@@ -4,13 +4,13 @@
     python benchmarks/folds.py --data FOLDER --quick      two small tables, one seed
     python benchmarks/folds.py --table                    the committed rows, by set and size, as Markdown
 
-A cell draws `rows` labelled rows from the training part of a set, fits them with `gristmill.fit` in counted mode
-and scores the bundle on other, held-back rows of the same training part; an official test part is never opened.
-Ways: `folds`; `holdout` (the same segments); `holdout x4` (four times the segments: what a hold-out could try in
-about the time that folds need). A row holds the error on the held-back rows (1 - accuracy, or RMSE), what valid
-said, how reliable its confidence is, and CPU seconds of the whole fit (a busy machine
-stretches the wall clock). The claims: folds are not worse on average over
-all cells of a size (geometric mean of error ratios <= 1), and valid is nearer to the truth.
+A cell draws `rows` labelled rows from the training part of a set, fits them with `gristmill.fit` in counted
+mode and scores the bundle on other, held-back rows of the same training part; an official test part is never
+opened. Ways: `folds`; `holdout` (the same segments); `holdout x4` (four times the segments: what a hold-out
+could try in about the time that folds need). A row holds the error on the held-back rows (1 - accuracy, or
+RMSE), what valid said, how reliable its confidence is, and CPU seconds of the whole fit (a busy machine
+stretches the wall clock). The claims: folds are not worse on average over all cells (geometric mean of error
+ratios <= 1), and valid is nearer to the truth.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ SEEDS = (0, 1, 2)
 WAYS = ("folds", "holdout", "holdout x4")
 HELD_BACK = 3000
 """Rows to judge on, at most: of small sets what the largest size leaves."""
-STORED = 96
-"""Pictures are stored at most this large here, so that the grid ends."""
+SIDE = 64
+"""Pictures are read at this many pixels, so that the grid ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ def main() -> int:
     if not options.table:
         import torch  # noqa: F401  so that no cell pays for it
 
-        planning.LONGEST = STORED
+        planning.LONGEST, planning._resolution = SIDE, lambda *_: SIDE
         automl._executor = lambda session: _Here(session)  # type: ignore[assignment, arg-type]
         known = {_key(r) for r in rows}
         for chosen, size, seed, way in _cells(options):
@@ -135,7 +135,8 @@ def _confidence(evaluation: dict[str, Any]) -> float:
 def _digits(data: Path, rng: np.random.Generator, size: int, work: Path) -> dict[str, Any]:
     from gristmill.quickstart import write_digits
 
-    return _folders(sorted(write_digits(work / "all").glob("*/*.png")), rng, size, work)
+    paths = sorted(write_digits(work / "all").glob("*/*.png"))
+    return {"from_scratch": True} | _folders(paths, rng, size, work)
 
 
 def _trashnet(data: Path, rng: np.random.Generator, size: int, work: Path) -> dict[str, Any]:
@@ -177,8 +178,8 @@ def _lines(
 SETS = (
     Set(name="adult", write=_adult, metric="accuracy", segments=6),
     Set(name="california-housing", write=_houses, metric="rmse", segments=6),
-    Set(name="digits", write=_digits, metric="accuracy", segments=5),
-    Set(name="trashnet-320", write=_trashnet, metric="accuracy", segments=5),
+    Set(name="digits", write=_digits, metric="accuracy", segments=3),
+    Set(name="trashnet-320", write=_trashnet, metric="accuracy", segments=3),
 )
 
 
@@ -266,11 +267,17 @@ def table(rows: list[dict[str, Any]]) -> str:
                 mine = [r for r in rows if (r["set"], r["rows"], r["way"]) == (chosen.name, size, way)]
                 if mine:
                     lines.append(_means(chosen.name, size, way, mine))
-    lines += ["", "| rows | error, folds / hold-out | cells | folds / hold-out x4 | cells |", "|---|---|---|---|---|"]
+    lines += [
+        "",
+        "| rows | error, folds / hold-out | cells | folds / hold-out x4 | cells |",
+        "|---|---|---|---|---|",
+    ]
     for size in (*SIZES, "all"):
         mine = [r for r in rows if size in ("all", r["rows"])]
         one, four = _pairs(mine, "holdout"), _pairs(mine, "holdout x4")
-        lines.append(f"| {size} | {_geometric(one):.3f} | {len(one)} | {_geometric(four):.3f} | {len(four)} |")
+        lines.append(
+            f"| {size} | {_geometric(one):.3f} | {len(one)} | {_geometric(four):.3f} | {len(four)} |"
+        )
     lines += ["", *(f"{'ok  ' if ok else 'MISS'} {claim}" for claim, ok in claims(rows).items())]
     return "\n".join(lines)
 
@@ -309,7 +316,9 @@ def _cells(options: argparse.Namespace) -> list[tuple[Set, int, int, str]]:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "--data", default=os.environ.get("GRISTMILL_SHARED", str(HERE.parents[1] / "shared")) + "/data"
     )

@@ -448,7 +448,7 @@ def _status(study: Study, keeper: finish.Keeper) -> str:
 
 
 def _choose(session: _Session, study: Study, executor: LocalExecutor, keeper: finish.Keeper) -> finish.Choice:
-    """Step 5: the ensemble, calibrated; its one-shot members once more with the validation rows."""
+    """Step 5: the ensemble, calibrated; without folds its one-shot members learn from valid, too."""
     session.tell("step", "choosing and calibrating the final model")
     stopped = bool(session.interrupts.signal)
     choice = finish.decide(keeper, study, executor, stopped=stopped)

@@ -64,8 +64,9 @@ REBUILD_SHARE = 0.02
 class Candidate:
     """A trial that can be deployed.
 
-    `outputs`: float32 (valid + calib, K) logits, or (valid + calib, 1) values in the target's unit; with folds
-    they are out of fold. `deployed`: what the model itself says on valid, (valid, K); without folds the same.
+    `outputs`: float32 (valid + calib, K) logits, or (valid + calib, 1) values in the target's unit; with
+    folds they are out of fold. `deployed`: what the model itself says on valid, (valid, K); without folds
+    the same.
     `cost`: measured seconds of one core per predicted row. `folder`: its member folder.
     """
 
@@ -86,8 +87,8 @@ class Candidate:
 class Choice:
     """The final model before it is a file: members with weights, calibration, and what it does on valid.
 
-    `outputs`: calibrated, of valid and then calib rows, by which it is judged. `deployed`: calibrated, of valid
-    rows, what its bundle must say; with folds it has learnt from these rows.
+    `outputs`: calibrated, of valid and then calib rows, by which it is judged. `deployed`: calibrated, of
+    valid rows, what its bundle must say; with folds it has learnt from these rows.
     """
 
     members: tuple[tuple[Candidate, float], ...]
@@ -188,6 +189,8 @@ def choose(found: Sequence[Candidate], prepared: Prepared, *, cost_cap: float = 
     task, target = prepared.task, prepared.task.target
     y = np.asarray(prepared.targets[target.name])
     valid = prepared.parts.valid
+    # mixed in, the floor would only shift answers towards the most frequent class, by chance on few rows
+    found = [c for c in found if c.role != "floor"] or found
     by_id = {c.id: c for c in found}
     weights = ensemble.greedy(
         {c.id: c.outputs[: len(valid)] for c in found},
@@ -454,8 +457,8 @@ def decide(keeper: Keeper, study: Study, executor: LocalExecutor, *, stopped: bo
 
     Nothing is chosen afterwards, so valid may teach: a quarter more rows for a linear model or trees, in
     seconds. Calibration stays on calib, which no model has seen; figures on valid stay those of the choice.
-    With folds there is nothing to add: every member has learnt from all rows. None when there is no candidate.
-    A stopped run is not fitted again.
+    With folds there is nothing to add: every member has learnt from all rows. None when there is no
+    candidate. A stopped run is not fitted again.
     """
     found = [c for c in candidates(study, keeper.prepared) if c.id not in keeper.broken]
     if not found:

@@ -285,7 +285,9 @@ def test_single_rows_are_spread_exactly() -> None:
 def test_the_parts_of_large_data_do_not_depend_on_folds() -> None:
     source = source_of(np.tile([0, 1], 5000))
     one, other = split_by_size(source, audit_of(source)), split(source, audit_of(source))
-    assert all(np.array_equal(a, b) for a, b in zip(rows_of(one).values(), rows_of(other).values(), strict=True))
+    assert all(
+        np.array_equal(a, b) for a, b in zip(rows_of(one).values(), rows_of(other).values(), strict=True)
+    )
 
 
 def test_few_groups_make_few_folds_and_one_makes_none() -> None:

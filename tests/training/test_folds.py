@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 from gristmill.data.split import view
 from gristmill.models import trees
 from gristmill.segment import Outcome, Segment
-from gristmill.training import checkpoint, deployable, folds, loop, perform
+from gristmill.training import checkpoint, deployable, folds, loop, perform, probe
 from gristmill.training.checkpoint import load_array, load_tensors
 
 TREES = {"family": "trees", "trees.leaves": 8, "trees.rate": 0.3}
@@ -75,7 +76,9 @@ def test_a_memoriser_is_no_better_than_chance_out_of_fold(metric, small, tmp_pat
     rng = np.random.default_rng(0)
     task = replace(small.task, metric=metric)
     lottery = replace(small, task=task, targets={"label": rng.integers(0, 10, len(small.targets["label"]))})
-    features = done(lottery, tmp_path, Segment(id="f", kind="features", config={"backbone": "hog", "resolution": 32}))
+    features = done(
+        lottery, tmp_path, Segment(id="f", kind="features", config={"backbone": "hog", "resolution": 32})
+    )
     config = {**HOG, "features.strength": 1e-5}
     outcome = done(lottery, tmp_path, Segment(id="s", kind="fit", config=config), features)
     y = lottery.targets["label"]
@@ -111,7 +114,9 @@ def _order(judged: np.ndarray, held: np.ndarray) -> np.ndarray:
 
 
 def test_what_is_deployed_learnt_from_all_rows(small, tmp_path):
-    features = done(small, tmp_path, Segment(id="f", kind="features", config={"backbone": "hog", "resolution": 32}))
+    features = done(
+        small, tmp_path, Segment(id="f", kind="features", config={"backbone": "hog", "resolution": 32})
+    )
     assert len(load_array(Path(features.artefacts["features"].uri))) == 300, "each row once"
     outcome = done(small, tmp_path, Segment(id="s", kind="fit", config=HOG), features)
     assert deployable(outcome).meta["rows_seen"] == outcome.rows_seen == 300
@@ -217,3 +222,24 @@ def test_one_model_that_diverges_ends_the_segment(small, tmp_path, segment, monk
     outcome = done(small, tmp_path, segment(id="a", to_rows=160))
     assert outcome.state == "diverged"
     assert outcome.artefacts == {}
+
+
+def test_the_probe_reads_the_frozen_backbone_once_for_all_folds(small, monkeypatch):
+    """And what it reads does not depend on which rows were asked for first."""
+    calls: list[int] = []
+
+    def extracted(squares: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        calls.append(len(rows))
+        return rows[:, None].astype(np.float32)
+
+    monkeypatch.setattr(probe, "_features", extracted)
+    monkeypatch.setattr(probe, "_shared", {})
+    pictures: Any = SimpleNamespace(squares=np.zeros((9, 4, 4, 1)), store=SimpleNamespace(uri="a"))
+    every = small.parts.train
+    for _, mine in folds.models(small):
+        rows = mine.parts.train[::-1]
+        assert np.array_equal(probe._of_every(pictures, every, rows)[:, 0], rows)
+    assert calls == [len(every)]
+    pictures.store.uri = "b"
+    probe._of_every(pictures, every, every[:3])
+    assert len(calls) == 2

@@ -62,9 +62,9 @@ def split(
     """Deal the usable, labelled rows into four parts.
 
     A given test part is kept, else `test_share` of the rows is drawn. The rest: up to `folds_below` rows
-    (default: FOLDS_BELOW) all train in folds, and valid and calib are halves of them; of more rows 15 % become
-    valid and 7.5 % calib. A given validation part is halved into valid and calib whatever the size. valid and
-    calib hold at most 10,000 rows each.
+    (default: FOLDS_BELOW) all train in folds, and valid and calib are halves of them; of more rows 15 %
+    become valid and 7.5 % calib. A given validation part is halved into valid and calib whatever the size.
+    valid and calib hold at most 10,000 rows each.
 
     Raises:
         DataError: fewer than four rows (with folds: three) or groups of rows that can be kept apart.
@@ -142,11 +142,17 @@ def _in_folds(
     half = _dealt_evenly(groups, strata[train], 2, rng)
     notes = [
         *_notes(source, audit, shares, seed, test_share == 0.0, folds=True),
-        f"The data are small, so all {len(train):,} other rows teach: in {int(folds.max()) + 1} folds, each row "
-        "is predicted once by a model that has not seen it. Half of these predictions choose, half calibrate.",
+        f"The data are small, so all {len(train):,} other rows teach: in {int(folds.max()) + 1} folds, each "
+        "row is predicted once by a model that has not seen it. Half of these predictions choose, half "
+        "calibrate.",
     ]
     return Parts(
-        train=train, valid=train[half == 0], calib=train[half == 1], test=test, notes=tuple(notes), folds=folds
+        train=train,
+        valid=train[half == 0],
+        calib=train[half == 1],
+        test=test,
+        notes=tuple(notes),
+        folds=folds,
     )
 
 
@@ -225,8 +231,8 @@ def _deal(groups: np.ndarray, strata: np.ndarray, shares: np.ndarray, rng: np.ra
 def _dealt_evenly(groups: np.ndarray, strata: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """The share (0 to count - 1) of each row: whole groups, each stratum spread evenly, all of like size.
 
-    Large groups first, each to where it disturbs its strata least; then every single row to the share that has
-    the fewest rows of its stratum, the smallest one of several. None stays empty.
+    Large groups first, each to where it disturbs its strata least; then every single row to the share that
+    has the fewest rows of its stratum, the smallest one of several. None stays empty.
     """
     _, member, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     _, strata = np.unique(strata, return_inverse=True)

@@ -4,8 +4,8 @@ K models, each fitted without the rows of one fold (its encoders, scales and voc
 fold: joined, these predictions of valid and calib are out of fold. One more model learns from all rows; that
 one is deployed, and what it answers on valid is kept beside them, to compare the bundle with.
 
-Every model has a folder and a record of its own, so a segment that is asked again after a kill goes on with the
-first model that was not finished.
+Every model has a folder and a record of its own, so a segment that is asked again after a kill goes on with
+the first model that was not finished.
 """
 
 from __future__ import annotations
