@@ -64,6 +64,20 @@ def test_with_folds_the_choice_is_judged_out_of_fold_and_its_bundle_by_the_deplo
     np.testing.assert_allclose(choice.deployed[2:], choice.outputs[2:4])
 
 
+def test_the_floor_is_no_member_unless_there_is_nothing_else(folded: Any) -> None:
+    """It would be here: where the model errs, its share would turn the answer to the more frequent class."""
+    y = folded.targets["y"]
+    model = np.eye(2, dtype=np.float32)[y] * 4
+    model[1] = [0.6, 0.5]  # a close mistake
+    floor = np.tile(np.array([[0.0, 0.5]], np.float32), (8, 1))
+    both = [
+        candidate(id="model", outputs=model, deployed=model[:4]),
+        candidate(id="floor", outputs=floor, deployed=floor[:4], role="floor"),
+    ]
+    assert [c.id for c, _ in finish.choose(both, folded).members] == ["model"]
+    assert [c.id for c, _ in finish.choose(both[1:], folded).members] == ["floor"]
+
+
 def test_what_was_deployed_is_read_beside_the_predictions(folded: Any, tmp_path: Path) -> None:
     for name, rows in (("predictions", 8), ("deployed", 4)):
         np.save(tmp_path / f"{name}.npy", np.full((rows, 2), float(rows), np.float16))
