@@ -17,7 +17,7 @@ from gristmill.data.source import Source
 from gristmill.errors import DataError
 
 FOLDS = 5
-FOLDS_BELOW = 2_000
+FOLDS_BELOW = 1_000
 """Up to this many training rows (and without a given validation part) folds take the place of a hold-out."""
 VALID_SHARE = 0.15
 CALIB_SHARE = 0.075
