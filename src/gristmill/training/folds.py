@@ -25,6 +25,7 @@ from gristmill.training.pace import CLOSING_S
 
 if TYPE_CHECKING:
     from gristmill.data import Prepared
+    from gristmill.data.split import View
 
 WHOLE = "whole"
 """Folder of the model that learns from all rows."""
@@ -121,7 +122,7 @@ def models(prepared: Prepared) -> Iterator[tuple[str, Prepared]]:
     yield WHOLE, replace(prepared, parts=replace(parts, calib=none))
 
 
-def _views_without(prepared: Prepared, held: np.ndarray) -> dict[str, object]:
+def _views_without(prepared: Prepared, held: np.ndarray) -> dict[str, View]:
     from gristmill.data.split import view
 
     cut = {}
