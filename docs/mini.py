@@ -80,11 +80,7 @@ def step_4_train(segment: Segment, prepared: Prepared, folder: Path, study: Stud
     place = folder / segment.id
     place.mkdir(exist_ok=True)
     parents = {p: study.outcome(p) for p in segment.parents}
-    if segment.kind == "features":
-        return training.extract(segment, prepared, place, threads=1)
-    if segment.kind == "fit":
-        return training.fit_once(segment, prepared, place, parents, threads=1)
-    return training.train(segment, prepared, place, parents, threads=1)
+    return training.perform(segment, prepared, place, parents, threads=1)
 
 
 def step_5_choose(study: Study, prepared: Prepared) -> dict[str, float]:

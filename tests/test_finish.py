@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from gristmill import finish
+from gristmill.data.split import Parts
 from gristmill.errors import VerificationError
-from gristmill.segment import Outcome
+from gristmill.segment import Artefact, Outcome
+from gristmill.task import InputSpec, Target, Task
 from gristmill.training import checkpoint
 
 
@@ -21,8 +23,79 @@ def agreed(said: np.ndarray, meant: np.ndarray) -> float:
         task=SimpleNamespace(target=SimpleNamespace(task="multiclass")),
     )
     model: Any = SimpleNamespace(outputs=lambda rows: said[np.asarray(rows)])
-    choice: Any = SimpleNamespace(outputs=meant)
+    choice: Any = SimpleNamespace(outputs=1.0 - meant, deployed=meant)  # out of fold it may say otherwise
     return finish.agreement(model, choice, source, prepared, len(said))
+
+
+@pytest.fixture
+def folded() -> Any:
+    """Eight rows of two classes in folds: valid is rows 0 to 3, calib rows 4 to 7."""
+    labels = Target(name="y", task="multiclass", labels=("a", "b"))
+    rows = np.arange(8)
+    return SimpleNamespace(
+        task=Task(inputs=(InputSpec(name="x", kind="number"),), targets=(labels,), metric="accuracy"),
+        parts=Parts(train=rows, valid=rows[:4], calib=rows[4:], test=rows[:0], folds=rows % 2),
+        targets={"y": rows % 2},
+        names=tuple("abcdefgh"),
+    )
+
+
+def candidate(**changes: Any) -> finish.Candidate:
+    fields: dict[str, Any] = {
+        "id": "c", "title": "", "config": {}, "view": "all", "role": "model", "score": 0.5, "noise": 0.0,
+        "cost": 0.0, "folder": Path("c"),
+    }  # fmt: skip
+    return finish.Candidate(**{**fields, **changes})
+
+
+def test_with_folds_the_choice_is_judged_out_of_fold_and_its_bundle_by_the_deployed_model(
+    folded: Any,
+) -> None:
+    right = np.eye(2, dtype=np.float32)[folded.targets["y"]] * 4
+    outputs = right.copy()
+    outputs[:2] = right[:2, ::-1]  # out of fold, two of the four valid rows are wrong
+    choice = finish.choose([candidate(outputs=outputs, deployed=right[:4])], folded)
+    assert choice.valid.metrics["accuracy"].value == 0.5
+    assert (choice.deployed.argmax(axis=1) == folded.targets["y"][:4]).all()
+    np.testing.assert_allclose(choice.deployed.sum(axis=1), 1.0, rtol=1e-6)
+    # calibrated like the outputs, by the same temperature
+    np.testing.assert_allclose(choice.deployed[2:], choice.outputs[2:4])
+
+
+def test_the_floor_is_no_member_unless_there_is_nothing_else(folded: Any) -> None:
+    """It would be here: where the model errs, its share would turn the answer to the more frequent class."""
+    y = folded.targets["y"]
+    model = np.eye(2, dtype=np.float32)[y] * 4
+    model[1] = [0.6, 0.5]  # a close mistake
+    floor = np.tile(np.array([[0.0, 0.5]], np.float32), (8, 1))
+    both = [
+        candidate(id="model", outputs=model, deployed=model[:4]),
+        candidate(id="floor", outputs=floor, deployed=floor[:4], role="floor"),
+    ]
+    assert [c.id for c, _ in finish.choose(both, folded).members] == ["model"]
+    assert [c.id for c, _ in finish.choose(both[1:], folded).members] == ["floor"]
+
+
+def test_what_was_deployed_is_read_beside_the_predictions(folded: Any, tmp_path: Path) -> None:
+    for name, rows in (("predictions", 8), ("deployed", 4)):
+        np.save(tmp_path / f"{name}.npy", np.full((rows, 2), float(rows), np.float16))
+    both = {n: Artefact(uri=str(tmp_path / f"{n}.npy"), sha256="") for n in ("predictions", "deployed")}
+    held_out = {"predictions": both["predictions"]}
+    assert (finish._deployed(Outcome(id="a", state="done", artefacts=both), folded) == 4).all()
+    assert (finish._deployed(Outcome(id="a", state="done", artefacts=held_out), folded) == 8).all()
+    assert finish._deployed(Outcome(id="a", state="done", artefacts=held_out), folded).shape == (4, 2)
+
+
+def test_with_folds_nothing_is_fitted_again(monkeypatch: pytest.MonkeyPatch, folded: Any) -> None:
+    keeper: Any = SimpleNamespace(
+        prepared=folded, broken=frozenset(), deadline=SimpleNamespace(left=lambda: 9.0),
+        cost_cap=lambda left, best: 1.0,
+    )  # fmt: skip
+    monkeypatch.setattr(finish, "candidates", lambda study, prepared: [SimpleNamespace(id="c")])
+    monkeypatch.setattr(finish, "choose", lambda found, prepared, cost_cap: "choice")
+    monkeypatch.setattr(finish, "_fitted_again", lambda *_: pytest.fail("fitted again"))
+    nothing: Any = None
+    assert finish.decide(keeper, nothing, nothing, stopped=False) == "choice"
 
 
 def test_labels_that_tie_within_the_stored_precision_agree() -> None:

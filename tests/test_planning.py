@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,26 @@ def test_learners_say_what_search_must_know(bars: Prepared) -> None:
     assert by_family["convstack"].resumable
     assert by_family["features"].parent == {"backbone": "hog", "resolution": 64}
     assert by_family["constant"].parent is None
+
+
+def test_with_folds_a_network_costs_as_much_as_all_its_models(bars: Prepared) -> None:
+    """Rows are those of one model; features are extracted once for each row."""
+    rows = len(bars.parts.train)
+    half = bars.parts.train[: rows // 2]
+    alone = replace(bars, parts=replace(bars.parts, folds=None, valid=half[:0], calib=half[:0]))
+    folded, held_out = plan(bars, 60), plan(alone, 60)
+    assert (folded.models, held_out.models) == (6, 1)
+    configs = {c["family"]: c for c, _ in folded.portfolio}
+    for family, nominal in (("convstack", True), ("features", False)):
+        mine, other = folded.learner(configs[family]), held_out.learner(configs[family])
+        assert mine.rows == other.rows == rows
+        assert mine.parent_seconds_per_row == pytest.approx(
+            other.parent_seconds_per_row * folded.speed / held_out.speed
+        )
+        ratio = mine.seconds_per_row / other.seconds_per_row
+        assert ratio == pytest.approx(6 * folded.speed / held_out.speed if nominal else 6)
+    assert folded.base_rows <= held_out.base_rows * max(1.0, held_out.speed / folded.speed)
+    assert folded.to_json()["models"] == 6
 
 
 def test_titles_are_for_people() -> None:

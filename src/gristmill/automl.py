@@ -483,7 +483,7 @@ def _status(study: Study, keeper: finish.Keeper) -> str:
 
 
 def _choose(session: _Session, study: Study, executor: Executor, keeper: finish.Keeper) -> finish.Choice:
-    """Step 5: the ensemble, calibrated; its one-shot members once more with the validation rows."""
+    """Step 5: the ensemble, calibrated; without folds its one-shot members learn from valid, too."""
     session.tell("step", "choosing and calibrating the final model")
     stopped = bool(session.interrupts.signal)
     choice = finish.decide(keeper, study, executor, stopped=stopped)
@@ -693,12 +693,7 @@ def work(segment: Segment, context: Mapping[str, Any]) -> Outcome:
     prepared = _opened(str(run / "prepared"))
     parents = {p: _outcome_of(run / "segments" / p) for p in segment.parents}
     threads, halvings = segment.needs.cpu, int(context.get("halvings", 0))
-    if segment.kind in ("train", "cooldown"):
-        outcome = training.train(segment, prepared, folder, parents, threads=threads, halvings=halvings)
-    elif segment.kind == "fit":
-        outcome = training.fit_once(segment, prepared, folder, parents, threads=threads)
-    else:
-        outcome = training.extract(segment, prepared, folder, threads=threads, halvings=halvings)
+    outcome = training.perform(segment, prepared, folder, parents, threads=threads, halvings=halvings)
     return finish.with_member(segment, prepared, outcome, folder)
 
 

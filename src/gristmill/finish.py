@@ -39,6 +39,7 @@ from gristmill.search.journal import Journal
 from gristmill.search.study import Study
 from gristmill.segment import Artefact, Outcome, Segment
 from gristmill.training import checkpoint
+from gristmill.training.folds import DEPLOYED
 
 Say = Callable[..., None]
 AGREEMENT_ROWS = 500
@@ -65,7 +66,9 @@ REBUILD_SHARE = 0.02
 class Candidate:
     """A trial that can be deployed.
 
-    `outputs`: float32 (valid + calib, K) logits, or (valid + calib, 1) values in the target's unit.
+    `outputs`: float32 (valid + calib, K) logits, or (valid + calib, 1) values in the target's unit; with
+    folds they are out of fold. `deployed`: what the model itself says on valid, (valid, K); without folds
+    the same.
     `cost`: measured seconds of one core per predicted row. `folder`: its member folder.
     """
 
@@ -77,19 +80,25 @@ class Candidate:
     score: float
     noise: float
     outputs: np.ndarray
+    deployed: np.ndarray
     cost: float
     folder: Path
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The final model before it is a file: members with weights, calibration, and what it does on valid."""
+    """The final model before it is a file: members with weights, calibration, and what it does on valid.
+
+    `outputs`: calibrated, of valid and then calib rows, by which it is judged. `deployed`: calibrated, of
+    valid rows, what its bundle must say; with folds it has learnt from these rows.
+    """
 
     members: tuple[tuple[Candidate, float], ...]
     temperature: float
     threshold: float | None
     answer_set: float | None
     outputs: np.ndarray
+    deployed: np.ndarray
     valid: Evaluation
 
     @property
@@ -151,6 +160,7 @@ def candidates(study: Study, prepared: Prepared) -> list[Candidate]:
                 score=float(outcome.score or 0.0),
                 noise=float(outcome.noise or 0.0),
                 outputs=_outputs(outcome, prepared),
+                deployed=_deployed(outcome, prepared),
                 cost=float(outcome.facts.get("predict_s", 0.0)),
                 folder=Path(outcome.artefacts["member"].uri).parent,
             )
@@ -168,8 +178,13 @@ def _intact(uri: str, sha256: str) -> bool:
     return Path(uri).is_file() and checkpoint.digest(Path(uri)) == sha256
 
 
-def _outputs(outcome: Outcome, prepared: Prepared) -> np.ndarray:
-    stored = np.load(outcome.artefacts["predictions"].uri, allow_pickle=False).astype(np.float32)
+def _deployed(outcome: Outcome, prepared: Prepared) -> np.ndarray:
+    role = DEPLOYED if DEPLOYED in outcome.artefacts else "predictions"
+    return _outputs(outcome, prepared, role)[: len(prepared.parts.valid)]
+
+
+def _outputs(outcome: Outcome, prepared: Prepared, role: str = "predictions") -> np.ndarray:
+    stored = np.load(outcome.artefacts[role].uri, allow_pickle=False).astype(np.float32)
     if prepared.task.target.task != "regression":
         return np.asarray(stored)
     scale = outcome.facts["target"]
@@ -186,6 +201,8 @@ def choose(found: Sequence[Candidate], prepared: Prepared, *, cost_cap: float = 
     task, target = prepared.task, prepared.task.target
     y = np.asarray(prepared.targets[target.name])
     valid = prepared.parts.valid
+    # mixed in, the floor would only shift answers towards the most frequent class, by chance on few rows
+    found = [c for c in found if c.role != "floor"] or found
     by_id = {c.id: c for c in found}
     weights = ensemble.greedy(
         {c.id: c.outputs[: len(valid)] for c in found},
@@ -210,7 +227,9 @@ def calibrated(
     target = prepared.task.target
     y = np.asarray(prepared.targets[target.name])
     valid, calib = prepared.parts.valid, prepared.parts.calib
-    raw = ensemble.combine([c.outputs for c, _ in members], [w for _, w in members], target)
+    weights = [w for _, w in members]
+    raw = ensemble.combine([c.outputs for c, _ in members], weights, target)
+    deployed = ensemble.combine([c.deployed for c, _ in members], weights, target)
     if target.task == "regression":
         heat, threshold = 1.0, None
         outputs = before = raw
@@ -219,6 +238,7 @@ def calibrated(
     else:
         heat = calibrate.temperature(raw[len(valid) :], y[calib])
         outputs, before = np.exp(calibrate.apply_temperature(raw, heat)), np.exp(raw)
+        deployed = np.exp(calibrate.apply_temperature(deployed, heat))
         threshold = calibrate.choose_threshold(outputs[len(valid) :], y[calib]).threshold
         answer_set = calibrate.conformal_quantile(outputs[len(valid) :], y[calib])
     judged = valid_figures or evaluate(
@@ -240,6 +260,7 @@ def calibrated(
         threshold=threshold,
         answer_set=answer_set,
         outputs=outputs,
+        deployed=deployed,
         valid=judged,
     )
 
@@ -260,7 +281,7 @@ def agreement(model: runtime.Model, choice: Choice, source: Source, prepared: Pr
     valid = prepared.parts.valid
     chosen = np.random.default_rng(0).permutation(len(valid))[:rows]
     said = model.outputs(source.originals(valid[chosen]))
-    meant = choice.outputs[: len(valid)][chosen]
+    meant = choice.deployed[chosen]
     if prepared.task.target.task == "regression":
         y = np.asarray(prepared.targets[prepared.task.target.name])[prepared.parts.train]
         equal = np.abs(said[:, 0] - meant[:, 0]) <= 1e-3 * np.nanstd(y)
@@ -406,7 +427,8 @@ class Keeper:
         found = [c for c in candidates(study, self.prepared) if c.id not in self.broken]
         if found:
             self.cost, kind = found[0].cost, study.segment(found[0].id).kind
-            self.again_s = study.outcome(found[0].id).seconds if kind == "fit" else 0.0
+            again = kind == "fit" and self.prepared.parts.folds is None
+            self.again_s = study.outcome(found[0].id).seconds if again else 0.0
         if not found or not self._worth_building(found[0], left):
             return
         began = self.deadline.spent()
@@ -447,14 +469,15 @@ def decide(keeper: Keeper, study: Study, executor: Executor, *, stopped: bool) -
 
     Nothing is chosen afterwards, so valid may teach: a quarter more rows for a linear model or trees, in
     seconds. Calibration stays on calib, which no model has seen; figures on valid stay those of the choice.
-    None when there is no candidate. A stopped run is not fitted again.
+    With folds there is nothing to add: every member has learnt from all rows. None when there is no
+    candidate. A stopped run is not fitted again.
     """
     found = [c for c in candidates(study, keeper.prepared) if c.id not in keeper.broken]
     if not found:
         return None
     cap = math.inf if stopped else keeper.cost_cap(keeper.deadline.left(), found[0])
     choice = choose(found, keeper.prepared, cost_cap=cap)
-    if stopped:
+    if stopped or keeper.prepared.parts.folds is not None:
         return choice
     again = _fitted_again(keeper, choice, study, executor)
     if not again:
@@ -502,7 +525,8 @@ def _performed(segments: list[Segment], executor: Executor, room: float) -> dict
 
 def _replaced(candidate: Candidate, outcome: Outcome, prepared: Prepared) -> Candidate:
     folder = Path(outcome.artefacts["member"].uri).parent
-    return replace(candidate, id=outcome.id, outputs=_outputs(outcome, prepared), folder=folder)
+    outputs, deployed = _outputs(outcome, prepared), _deployed(outcome, prepared)
+    return replace(candidate, id=outcome.id, outputs=outputs, deployed=deployed, folder=folder)
 
 
 def conclude(

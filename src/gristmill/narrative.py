@@ -118,6 +118,7 @@ def tell(
         notes=(*source.notes, *parts.notes, *notes),
         ignored=source.ignored,
         parts={name: len(getattr(parts, name)) for name in ("train", "valid", "calib", "test")},
+        folds=0 if parts.folds is None else int(parts.folds.max()) + 1,
         class_counts={label: int(n) for label, n in zip(labels, prepared.class_counts, strict=False)},
         evaluation=evaluation.to_json(),
         valid=None if valid is None else valid.to_json(),

@@ -80,6 +80,7 @@ def title(config: Config) -> str:
 class Plan:
     """What will be done: the space, the first candidates in order, their nominal costs, and why.
 
+    `models`: how many a segment trains, one for each fold and one of all rows; 1 without folds.
     `speed`: measured seconds of one core per nominal second (1 = the machine the estimates were made on).
     `notes`: decisions in plain words. `horizon`: seconds expected for search. `rungs`: rows of the first
     rung. `flips`: whether mirrored pictures keep their label here.
@@ -90,6 +91,7 @@ class Plan:
     portfolio: tuple[tuple[dict[str, Any], str], ...]
     views: tuple[str, ...]
     sizes: Mapping[str, int]
+    models: int
     speed: float
     horizon: float
     base_rows: int
@@ -100,23 +102,26 @@ class Plan:
 
     def learner(self, config: Config) -> Learner:
         """What search must know about how `config` is trained (see `gristmill.segment.Learner`)."""
-        chosen = catalog.family(config["family"])
+        chosen, many = catalog.family(config["family"]), self.models
         rows, judged = self.sizes["train"], self.sizes["valid"] + self.sizes["calib"]
         per_row = catalog.seconds_per_row(config, self.task) * self.speed
         if chosen.learner == "network":
             return Learner(
-                resumable=True, seconds_per_row=per_row, fixed_s=1.0 + judged * per_row / 3.0, rows=rows
+                resumable=True,
+                seconds_per_row=many * per_row,
+                fixed_s=1.0 + NETWORK_START_S * (many - 1) + judged * per_row / 3.0,
+                rows=rows,
             )
         parent = chosen.features(config)
         if parent is None:
-            return Learner(resumable=False, seconds_per_row=FIT_S[chosen.name], fixed_s=0.5, rows=rows)
+            return Learner(resumable=False, seconds_per_row=many * FIT_S[chosen.name], fixed_s=0.5, rows=rows)
         return Learner(
             resumable=False,
             parent=parent,
             parent_seconds_per_row=per_row,
-            seconds_per_row=FIT_S["features"],
+            seconds_per_row=many * FIT_S["features"],
             fixed_s=1.0,
-            rows=rows + judged,
+            rows=_featured(self.sizes, many),
         )
 
     def settings(self, seed: int, counted: int | None) -> RaceSettings:
@@ -134,6 +139,7 @@ class Plan:
         """A JSON-ready record."""
         return {
             "sizes": dict(self.sizes),
+            "models": self.models,
             "speed": round(self.speed, 3),
             "horizon": self.horizon,
             "base_rows": self.base_rows,
@@ -146,6 +152,8 @@ class Plan:
 
 FIT_S = {"constant": 1e-6, "features": 9e-4, "linear": 2e-4, "trees": 3e-4}
 """Nominal seconds per row of a one-shot fit on one core."""
+NETWORK_START_S = 0.3
+"""Nominal seconds to build, load and save each further network of a segment."""
 FINISH_SHARE, FINISH_S = 0.12, 3.5
 """Time kept for the finish until it has been measured: share of the budget, and least seconds (bundle, two
 reports and the traditional model's bundle took 1.6 to 2 s with both cores busy elsewhere)."""
@@ -167,6 +175,8 @@ def make(prepared: Prepared, deadline: Deadline, cpus: int, *, pretrained: bool)
     speed = _machine_speed(task, pretrained) if task.has_images and horizon != float("inf") else 1.0
     space = _space(task, pretrained)
     sizes = {name: len(getattr(prepared.parts, name)) for name in ("train", "valid", "calib", "test")}
+    folds = prepared.parts.folds
+    models = 1 if folds is None else int(folds.max()) + 2
     notes: list[str] = []
     flips, resolution, sides = False, 0, dict[str, int]()
     if task.has_images:
@@ -176,20 +186,21 @@ def make(prepared: Prepared, deadline: Deadline, cpus: int, *, pretrained: bool)
             if flips
             else "pictures are not mirrored: the label may change"
         )
-        sides = _sides(task, sizes, horizon, deadline.total, cpus, speed, pretrained)
+        sides = _sides(task, sizes, models, horizon, deadline.total, cpus, speed, pretrained)
         resolution = next(iter(sides.values()))
         notes += [f"frozen features at {resolution} pixels fit the time"] if pretrained else []
         if not pretrained and (missing := weights_note()):
             notes.append(missing)
     views = tuple(prepared.views)
     portfolio = _portfolio(task, space, views, flips, sides)
-    base = _base_rows(task, portfolio, sizes, horizon, speed)
+    base = _base_rows(task, portfolio, sizes, horizon, speed * models)
     return Plan(
         task=task,
         space=space,
         portfolio=portfolio,
         views=views,
         sizes=sizes,
+        models=models,
         speed=speed,
         horizon=horizon,
         base_rows=base,
@@ -246,6 +257,7 @@ def _machine_speed(task: Task, pretrained: bool) -> float:
 def _sides(
     task: Task,
     sizes: Mapping[str, int],
+    models: int,
     horizon: float,
     total: float,
     cpus: int,
@@ -257,7 +269,7 @@ def _sides(
     The first backbone is the main one; HOG beside it, as the traditional model, gets a small share.
     """
     stored = catalog.picture(task)[1]
-    rows = sizes["train"] + sizes["valid"] + sizes["calib"]
+    rows = _featured(sizes, models)
 
     def largest(backbone: str, share: float, sides: tuple[int, ...]) -> int:
         best = sides[0]
@@ -277,6 +289,11 @@ def _sides(
         "lite0": largest("lite0", FEATURES_SHARE, (64, 96, 128, 160, 224)),
         "hog": largest("hog", TRADITIONAL_SHARE, (32, 64)),
     }
+
+
+def _featured(sizes: Mapping[str, int], models: int) -> int:
+    """Rows whose features are extracted: with folds valid and calib are training rows."""
+    return sizes["train"] if models > 1 else sizes["train"] + sizes["valid"] + sizes["calib"]
 
 
 def _portfolio(
@@ -304,7 +321,10 @@ def _base_rows(
     horizon: float,
     speed: float,
 ) -> int:
-    """Rows of the first rung: an eighth of what the portfolio's first network can see in its time."""
+    """Rows of the first rung: an eighth of what the portfolio's first network can see in its time.
+
+    `speed` is of all models of a segment together.
+    """
     networks = [c for c, _ in portfolio if catalog.family(c["family"]).learner == "network"]
     if not networks:
         return max(1, sizes["train"])

@@ -80,7 +80,9 @@ class Outcome:
     `score`: the run's metric on valid, scaled so that higher is better (0 = majority or mean,
     1 = perfect); None where the kind has none (features) or it failed. `noise`: its standard error.
     `rows_seen`: training rows seen since the start of the trunk. `artefacts` by role: `checkpoint`,
-    `predictions` (valid then calib rows), `features`, `member` (deployable ONNX file and its JSON).
+    `predictions` (valid then calib rows), `features`, `member` (deployable ONNX file and its JSON). With
+    folds the predictions are out of fold, `checkpoint` is the model of all rows, `deployed` what it answers
+    on valid, and `fold-0`, `fold-1`, ... are the folds' own checkpoints, where they can be resumed.
     """
 
     id: str

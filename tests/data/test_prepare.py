@@ -345,6 +345,31 @@ def test_preparing_again_replaces_what_was_there(tmp_path: Path) -> None:
     assert Prepared.open(tmp_path / "p").store().rows == 60
 
 
+def test_folds_are_kept_with_the_parts(tmp_path: Path) -> None:
+    source = small(tmp_path, n=60)
+    found = scan(source, cache=tmp_path / "cache")
+    audited = data.audit(source, found)
+    for below in (0, 1000):
+        parts = data.split(source, audited, folds_below=below)
+        data.prepare(source, found, audited, parts, tmp_path / "p")
+        again = Prepared.open(tmp_path / "p").parts
+        assert np.array_equal(again.train, parts.train) and again.notes == parts.notes
+        assert (again.folds is None) == (parts.folds is None) == (below == 0)
+        assert below == 0 or (np.array_equal(again.folds, parts.folds) and again.folds.dtype == np.int64)
+
+
+def test_the_record_of_an_older_version_has_no_folds(tmp_path: Path) -> None:
+    source = small(tmp_path, n=60)
+    found = scan(source, cache=tmp_path / "cache")
+    audited = data.audit(source, found)
+    data.prepare(source, found, audited, data.split(source, audited, folds_below=0), tmp_path / "p")
+    path = tmp_path / "p" / "prepared.json"
+    record = json.loads(path.read_text())
+    del record["folds"]
+    path.write_text(json.dumps({**record, "version": 1}))
+    assert Prepared.open(tmp_path / "p").parts.folds is None
+
+
 @pytest.mark.parametrize("text", [None, "", "{}", '{"version": 99}'])
 def test_what_was_not_prepared_is_told(tmp_path: Path, text: str | None) -> None:
     if text is not None:

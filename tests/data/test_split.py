@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ from hypothesis import strategies as st
 from gristmill.data.audit import Audit, audit
 from gristmill.data.duplicates import joined
 from gristmill.data.source import Source, read
-from gristmill.data.split import Parts, split, view, views
+from gristmill.data.split import FOLDS, FOLDS_BELOW, Parts, view, views
+from gristmill.data.split import split as split_by_size
 from gristmill.errors import DataError
 from gristmill.task import InputSpec, Target, Task
 
 PART_NAMES = ("train", "valid", "calib", "test")
+split = partial(split_by_size, folds_below=0)
+"""One hold-out, whatever the size; folds have their own tests below."""
 
 
 def source_of(values: np.ndarray, given_parts: np.ndarray | None = None) -> Source:
@@ -236,6 +240,97 @@ def test_another_seed_is_another_split() -> None:
     source = source_of(codes)
     first, second = (split(source, audit_of(source), seed=seed) for seed in (0, 1))
     assert not np.array_equal(first.test, second.test)
+
+
+# ---------------------------------------------------------------- folds
+
+
+def folds_of(parts: Parts, rows: int) -> np.ndarray:
+    """The fold of every row; -1 where it is in none."""
+    assert parts.folds is not None
+    found = np.full(rows, -1)
+    found[parts.train] = parts.folds
+    return found
+
+
+def test_small_data_are_folded_and_large_data_and_given_validation_parts_are_not() -> None:
+    def folded(rows: int, given_parts: np.ndarray | None = None) -> bool:
+        source = source_of(np.tile([0, 1], rows // 2), given_parts)
+        return split_by_size(source, audit_of(source)).folds is not None
+
+    most = int(FOLDS_BELOW / 0.8)
+    assert folded(most)
+    assert not folded(most + 10)
+    assert folded(FOLDS_BELOW + 200, np.array(["test"] * 200 + [""] * FOLDS_BELOW))
+    assert not folded(400, np.array(["valid"] * 100 + [""] * 300))
+
+
+def test_single_rows_are_spread_exactly() -> None:
+    codes = np.repeat([0, 1, 2, 3], [403, 61, 7, 2])
+    source = source_of(codes)
+    parts = split_by_size(source, audit_of(source), seed=3)
+    folds = folds_of(parts, len(codes))
+    assert FOLDS == 5
+    for code in range(4):
+        mine = np.bincount(folds[(codes == code) & (folds >= 0)], minlength=FOLDS)
+        assert mine.max() - mine.min() <= 1, code
+    sizes = np.bincount(folds[folds >= 0])
+    assert sizes.max() - sizes.min() <= 1
+    halves = [np.bincount(codes[rows], minlength=4) for rows in (parts.valid, parts.calib)]
+    assert np.abs(halves[0] - halves[1]).max() <= 1
+    assert any("5 folds" in note and "all 379 other rows teach" in note for note in parts.notes)
+    assert not any("given validation part" in note for note in parts.notes)
+
+
+def test_the_parts_of_large_data_do_not_depend_on_folds() -> None:
+    source = source_of(np.tile([0, 1], 5000))
+    one, other = split_by_size(source, audit_of(source)), split(source, audit_of(source))
+    assert all(
+        np.array_equal(a, b) for a, b in zip(rows_of(one).values(), rows_of(other).values(), strict=True)
+    )
+
+
+def test_few_groups_make_few_folds_and_one_makes_none() -> None:
+    codes = np.tile([0, 1], 40)
+    given_parts = np.array(["test"] * 20 + [""] * 60)
+    source = source_of(codes, given_parts)
+    groups = np.where(np.arange(80) < 20, 9, np.arange(80) % 3)
+    parts = split_by_size(source, audit_of(source, groups=groups))
+    assert parts.folds is not None
+    assert int(parts.folds.max()) + 1 == 3
+    with pytest.raises(DataError, match="no row left for"):
+        split_by_size(source, audit_of(source, groups=np.where(np.arange(80) < 20, 9, 0)))
+
+
+@given(problems)
+def test_what_always_holds_of_folds(problem: dict[str, Any]) -> None:
+    codes = np.array(problem["codes"], dtype=np.int64)
+    values = np.where(codes < 0, np.nan, codes + 0.5) if problem["numbers"] else codes
+    source = source_of(values)
+    copies = joined(len(codes), [np.array(problem["copies"])])
+    found = audit_of(source, np.array(problem["groups"]), copies, usable=np.array(problem["usable"]))
+    used = found.usable & source.labelled
+    try:
+        parts = split_by_size(source, found, seed=problem["seed"])
+    except DataError as error:
+        assert error.next_step
+        assert len(np.unique(found.groups[used])) < 3
+        return
+    folds = folds_of(parts, len(codes))
+    assert np.array_equal(np.sort(np.concatenate([parts.valid, parts.calib])), parts.train)  # halves, no more
+    assert np.array_equal(np.sort(np.concatenate([parts.train, parts.test])), np.flatnonzero(used))
+    assert min(len(rows) for rows in rows_of(parts).values()) >= 1
+    half = np.isin(np.arange(len(codes)), parts.valid)
+    for ids in (found.groups, found.duplicates):
+        for group in np.unique(ids[parts.train]):
+            rows = parts.train[ids[parts.train] == group]
+            assert len(set(folds[rows].tolist())) == len(set(half[rows].tolist())) == 1
+            assert not (ids[parts.test] == group).any()
+    assert sorted(set(folds[parts.train].tolist())) == list(range(int(folds.max()) + 1))  # none is empty
+    assert folds.max() >= 1
+    again = split_by_size(source, found, seed=problem["seed"])
+    assert np.array_equal(folds_of(again, len(codes)), folds)
+    assert all((np.diff(rows) > 0).all() and rows.dtype == np.int64 for rows in rows_of(parts).values())
 
 
 # ---------------------------------------------------------------- views

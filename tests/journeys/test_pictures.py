@@ -34,6 +34,19 @@ def test_the_bundle_is_verified_and_knows_its_digits(made: gristmill.Result) -> 
     assert made.traditional is not None
 
 
+def test_small_data_are_folded_and_the_report_says_so(made: gristmill.Result) -> None:
+    folder = made.bundle.with_suffix(".run")
+    record = json.loads((folder / "report.json").read_text())
+    assert record["folds"] == 5
+    assert record["parts"]["valid"] + record["parts"]["calib"] == record["parts"]["train"] == 240
+    assert "by a model that had not seen it (5 folds)" in made.report.read_text()
+    journal = (folder / "journal.jsonl").read_text()
+    assert "+valid" not in journal
+    assert not list((folder / "segments").glob("*+valid*")), "nothing is left to be fitted again"
+    trained = [json.loads(p.read_text())["outcome"] for p in (folder / "segments").glob("*/outcome.json")]
+    assert {o["facts"].get("models") for o in trained} == {None, 6}, "features once, models six times"
+
+
 def test_the_quarantined_file_is_named_everywhere(made: gristmill.Result) -> None:
     assert "broken.png" in json.dumps(made.audit)
     assert "broken.png" in made.report.read_text()

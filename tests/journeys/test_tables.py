@@ -38,6 +38,17 @@ def test_labels(made: gristmill.Result) -> None:
     assert "sepal_length" in bad.error
 
 
+def test_small_tables_are_folded_and_what_is_deployed_learnt_from_all_rows(made: gristmill.Result) -> None:
+    folder = made.bundle.with_suffix(".run")
+    record = json.loads((folder / "report.json").read_text())
+    assert record["folds"] == 5
+    assert record["valid"]["n"] == 60, "half of the 120 rows that are not test"
+    outcomes = [json.loads(p.read_text())["outcome"] for p in (folder / "segments").glob("*/outcome.json")]
+    fitted = [o for o in outcomes if "deployed" in o["artefacts"]]
+    assert len(fitted) == len(outcomes) >= 4
+    assert all("whole" in o["artefacts"]["checkpoint"]["uri"] for o in fitted)
+
+
 def test_the_table_as_input_of_predict_and_evaluate(
     made: gristmill.Result, flowers: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -147,6 +147,17 @@ def test_done_tells_the_four_steps(example) -> None:
     assert "(60%)" in lines[3]
 
 
+def test_folds_are_told_in_plain_words(example) -> None:
+    parts = {"train": 900, "valid": 450, "calib": 450, "test": 300}
+    told = done(made(example, parts=parts, folds=5))[1]
+    assert "from all 900 pictures" in told
+    assert "by a model that had not seen it (5 folds)" in told
+    assert "450" not in told, "halves of the same pictures are not to be added up"
+    early = made(example, folds=5)
+    on_valid = replace(early, evaluation={**(early.evaluation or {}), "part": "valid"})
+    assert "each answered by a model that had not seen it" in " ".join(subline(on_valid))
+
+
 def test_regression_doubts_speak_of_the_unit(example) -> None:
     report = example.number()
     told = {d.title: d.text for d in doubts(report)}

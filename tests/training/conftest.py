@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from types import SimpleNamespace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from gristmill.data.split import Parts, view
 from gristmill.segment import Segment
 from gristmill.task import InputSpec, Target, Task
 
@@ -63,10 +63,30 @@ def prepared_of(task: Task, columns: Mapping[str, np.ndarray], y: np.ndarray) ->
     return MemoryPrepared(
         task=task,
         columns=columns,
-        parts=SimpleNamespace(train=train, valid=valid, calib=calib, test=test, notes=()),
+        parts=Parts(train=train, valid=valid, calib=calib, test=test),
         targets={task.target.name: y},
-        views={"all": SimpleNamespace(name="all", rows=train, weights=None)},
+        views={"all": view("all", train, "")},
     )
+
+
+def in_folds(prepared: MemoryPrepared, rows: int, folds: int = 3, seed: int = 0) -> MemoryPrepared:
+    """The same problem with only `rows` rows to learn from, in folds; valid and calib are halves of them."""
+    rng = np.random.default_rng(seed)
+    train = np.sort(rng.choice(prepared.parts.train, rows, replace=False))
+    half = rng.permutation(np.arange(rows) % 2)
+    parts = Parts(
+        train=train,
+        valid=train[half == 0],
+        calib=train[half == 1],
+        test=prepared.parts.test,
+        folds=rng.permutation(np.arange(rows) % folds),
+    )
+    return replace(prepared, parts=parts, views={"all": view("all", train, "")})
+
+
+@pytest.fixture(scope="session", name="in_folds")
+def _in_folds() -> Callable[..., MemoryPrepared]:
+    return in_folds
 
 
 @pytest.fixture(scope="session", name="pictures")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gristmill.data.source import Source
     from gristmill.data.split import Parts, View
 
-PREPARED_VERSION = 1
+PREPARED_VERSION = 2
 _PARTS = ("train", "valid", "calib", "test")
 WITH_VALID = "+valid"
 Progress = Callable[[int, int], None]
@@ -418,6 +418,7 @@ def _write_arrays(prepared: Prepared, folder: Path) -> dict[str, Any]:
         "task": prepared.task.to_json(),
         "store": prepared.store_uri,
         "parts": {p: _save_array(folder, p, getattr(parts, p)) for p in _PARTS},
+        "folds": None if parts.folds is None else _save_array(folder, "folds", parts.folds),
         "notes": list(parts.notes),
         "targets": {n: _save_array(folder, "target", v) for n, v in prepared.targets.items()},
         "views": [
@@ -456,7 +457,11 @@ def _read_prepared(folder: Path, data: Mapping[str, Any]) -> Prepared:
     return Prepared(
         task=Task.from_json(data["task"]),
         store_uri=data["store"],
-        parts=Parts(**{p: array(data["parts"][p]) for p in _PARTS}, notes=tuple(data["notes"])),
+        parts=Parts(
+            **{p: array(data["parts"][p]) for p in _PARTS},
+            notes=tuple(data["notes"]),
+            folds=array(data["folds"]) if data.get("folds") else None,
+        ),
         targets={name: array(file) for name, file in data["targets"].items()},
         views={v.name: v for v in views},
         names=tuple(data["names"]),

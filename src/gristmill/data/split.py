@@ -16,6 +16,9 @@ from gristmill.data.audit import Audit
 from gristmill.data.source import Source
 from gristmill.errors import DataError
 
+FOLDS = 5
+FOLDS_BELOW = 1_000
+"""Up to this many training rows (and without a given validation part) folds take the place of a hold-out."""
 VALID_SHARE = 0.15
 CALIB_SHARE = 0.075
 MOST_ROWS = 10_000
@@ -30,6 +33,8 @@ class Parts:
     """Row ids (int64, ascending) of the four parts, and what was decided.
 
     Models learn from `train`; choices look at `valid` only, calibration at `calib` only; `test` is read once.
+    `folds`: None, or the fold (int64, from 0) of each row of `train`: then valid and calib are two halves of
+    `train`, and their predictions are out of fold, each by a model that has not learnt from the row's fold.
     """
 
     train: np.ndarray
@@ -37,6 +42,7 @@ class Parts:
     calib: np.ndarray
     test: np.ndarray
     notes: tuple[str, ...] = ()
+    folds: np.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,14 +56,18 @@ class View:
     hash: str
 
 
-def split(source: Source, audit: Audit, *, seed: int = 0, test_share: float = 0.2) -> Parts:
+def split(
+    source: Source, audit: Audit, *, seed: int = 0, test_share: float = 0.2, folds_below: int | None = None
+) -> Parts:
     """Deal the usable, labelled rows into four parts.
 
-    A given test part is kept, else `test_share` of the rows is drawn; of the rest 15 % become valid and 7.5 %
-    calib, or the two halves of a given validation part; each at most 10,000 rows.
+    A given test part is kept, else `test_share` of the rows is drawn. The rest: up to `folds_below` rows
+    (default: FOLDS_BELOW) all train in folds, and valid and calib are halves of them; of more rows 15 %
+    become valid and 7.5 % calib. A given validation part is halved into valid and calib whatever the size.
+    valid and calib hold at most 10,000 rows each.
 
     Raises:
-        DataError: fewer than four rows (or groups of rows) that can be kept apart.
+        DataError: fewer than four rows (with folds: three) or groups of rows that can be kept apart.
     """
     used = audit.usable & source.labelled
     strata = _strata(source, used)
@@ -67,6 +77,9 @@ def split(source: Source, audit: Audit, *, seed: int = 0, test_share: float = 0.
     held = np.flatnonzero(used & (source.given == "valid"))
     free = np.flatnonzero(used & (source.given != "test") & (source.given != "valid"))
     has_test = bool((part == _TEST).any())
+    learning = len(free) * (1.0 if has_test else 1.0 - test_share)
+    if not len(held) and learning <= (FOLDS_BELOW if folds_below is None else folds_below):
+        return _in_folds(source, audit, part, free, 0.0 if has_test else test_share, seed)
     shares = _shares(len(free), len(held) > 0, has_test, test_share)
     part[free] = _deal(audit.groups[free], strata[free], shares, rng)
     notes = list(_notes(source, audit, shares, seed, has_test))
@@ -104,7 +117,48 @@ def _shares(rows: int, has_valid: bool, has_test: bool, test_share: float) -> np
     return np.array([rest - valid - calib, valid, calib, test])
 
 
-def _notes(source: Source, audit: Audit, shares: np.ndarray, seed: int, has_test: bool) -> list[str]:
+def _in_folds(
+    source: Source, audit: Audit, part: np.ndarray, free: np.ndarray, test_share: float, seed: int
+) -> Parts:
+    """The parts of small data: the `free` rows train in folds, or become test rows where none are given.
+
+    Args:
+        part: int64 (N,): _TEST where a row is a given test row, else -1.
+    """
+    rng = np.random.default_rng(seed)
+    strata = _strata(source, audit.usable & source.labelled)
+    shares = np.array([1 - test_share, 0.0, 0.0, test_share])
+    part[free] = _deal(audit.groups[free], strata[free], shares, rng)
+    train = np.flatnonzero(part == _TRAIN)
+    groups, count = audit.groups[train], len(np.unique(audit.groups[train]))
+    test = np.flatnonzero(part == _TEST)
+    if count < 2 or not len(test):
+        raise DataError(
+            "There must be enough rows (or groups of rows) for training, choosing, calibrating and testing.",
+            got=f"{count} to learn from; no row left for {'test' if count > 1 else 'valid, calib'}",
+            next_step="add rows or groups to the data",
+        )
+    folds = _dealt_evenly(groups, strata[train], min(FOLDS, count), rng)
+    half = _dealt_evenly(groups, strata[train], 2, rng)
+    notes = [
+        *_notes(source, audit, shares, seed, test_share == 0.0, folds=True),
+        f"The data are small, so all {len(train):,} other rows teach: in {int(folds.max()) + 1} folds, each "
+        "row is predicted once by a model that has not seen it. Half of these predictions choose, half "
+        "calibrate.",
+    ]
+    return Parts(
+        train=train,
+        valid=train[half == 0],
+        calib=train[half == 1],
+        test=test,
+        notes=tuple(notes),
+        folds=folds,
+    )
+
+
+def _notes(
+    source: Source, audit: Audit, shares: np.ndarray, seed: int, has_test: bool, *, folds: bool = False
+) -> list[str]:
     notes = []
     if has_test:
         notes.append("The given test part is kept for the final score.")
@@ -114,12 +168,12 @@ def _notes(source: Source, audit: Audit, shares: np.ndarray, seed: int, has_test
             notes.append(
                 "The given test part has no usable row with a known answer, so a test part was drawn."
             )
-    if shares[_VALID] == 0:
+    if shares[_VALID] == 0 and not folds:
         notes.append(
             "The given validation part is halved: one half to choose with, one half to calibrate with."
         )
     if audit.grouped_by:
-        notes.append("Each group of rows lies in one part as a whole.")
+        notes.append(f"Each group of rows lies in one {'fold or part' if folds else 'part'} as a whole.")
     return notes
 
 
@@ -172,6 +226,34 @@ def _deal(groups: np.ndarray, strata: np.ndarray, shares: np.ndarray, rng: np.ra
         part[mine] = _fill(len(mine), np.maximum(0.0, wanted[:, s] - have[:, s]), shares)
     _mend(part, counts, sizes, shares)
     return part[rows_to_group]
+
+
+def _dealt_evenly(groups: np.ndarray, strata: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """The share (0 to count - 1) of each row: whole groups, each stratum spread evenly, all of like size.
+
+    Large groups first, each to where it disturbs its strata least; then every single row to the share that
+    has the fewest rows of its stratum, the smallest one of several. None stays empty.
+    """
+    _, member, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    _, strata = np.unique(strata, return_inverse=True)
+    counts = np.zeros((len(sizes), int(strata.max()) + 1))  # (groups, strata)
+    np.add.at(counts, (member, strata), 1.0)
+    wanted = np.tile(counts.sum(axis=0) / count, (count, 1))
+    have = np.zeros_like(wanted)
+    share = np.full(len(sizes), -1, dtype=np.int64)
+    order = rng.permutation(len(sizes))
+    stratum = counts.argmax(axis=1)
+    # large groups first, then single rows stratum by stratum: so totals never differ by more than they must
+    for group in order[np.lexsort((stratum[order], -sizes[order]))].tolist():
+        empty = np.flatnonzero(have.sum(axis=1) == 0)
+        if len(empty) and len(empty) >= np.sum(share < 0):
+            share[group] = empty[0]
+        elif sizes[group] > 1:
+            share[group] = _least_disturbed(counts[group], have, wanted)
+        else:
+            share[group] = np.lexsort((have.sum(axis=1), have[:, stratum[group]]))[0]
+        have[share[group]] += counts[group]
+    return share[member]
 
 
 def _least_disturbed(counts: np.ndarray, have: np.ndarray, wanted: np.ndarray) -> int:

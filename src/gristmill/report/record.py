@@ -111,6 +111,9 @@ class RunReport:
     """(column or file, reason) of what was left out: `Source.ignored`."""
     parts: Mapping[str, int] = field(default_factory=dict)
     """Rows in `train`, `valid`, `calib`, `test`."""
+    folds: int = 0
+    """Into how many folds the training rows were dealt: then valid and calib are halves of them, and figures
+    on valid are out of fold. 0: a hold-out."""
     class_counts: Mapping[str, int] = field(default_factory=dict)
     """Training rows by label; empty for regression."""
     evaluation: Mapping[str, Any] | None = None

@@ -226,6 +226,11 @@ def _tested_on(report: RunReport, found: Mapping[str, Any]) -> str:
     count = plural(found["n"], noun(report))
     if found["part"] == "test":
         return f"Measured on {count} that were kept aside and took no part in making the model."
+    if report.folds:
+        return (
+            f"Measured on {count}, each answered by a model that had not seen it; but they helped to choose "
+            "the model, so it is a little flattering."
+        )
     return f"Measured on {count} that helped to choose the model, so it is a little flattering."
 
 
@@ -286,6 +291,12 @@ def _parting(report: RunReport) -> str:
     parts = report.parts
     if not parts:
         return ""
+    if report.folds:
+        return (
+            f"Learnt from all {parts['train']:,} {noun(report)}s that are not kept aside. To choose and to "
+            "set its confidence, each of them was also answered once by a model that had not seen it "
+            f"({report.folds} folds). Kept {parts['test']:,} aside for the final test."
+        )
     said = {
         "train": "to learn from", "valid": "to choose between candidates", "calib": "to set its confidence",
         "test": "kept aside for the final test",

@@ -13,11 +13,12 @@ from gristmill.training.checkpoint import load_array as load_array
 from gristmill.training.recipe import parameters_of as parameters_of
 
 if TYPE_CHECKING:
+    from gristmill.training.folds import perform as perform
     from gristmill.training.loop import train as train
     from gristmill.training.once import extract as extract
     from gristmill.training.once import fit_once as fit_once
 
-_HOMES = {"train": "loop", "fit_once": "once", "extract": "once"}
+_HOMES = {"train": "loop", "fit_once": "once", "extract": "once", "perform": "folds"}
 __all__ = [
     "Deployable",
     "deployable",
@@ -25,6 +26,7 @@ __all__ = [
     "fit_once",
     "load_array",
     "parameters_of",
+    "perform",
     "train",
 ]
 

@@ -101,8 +101,16 @@ def locate(artefact: Artefact, outcome_id: str, near: Path | None = None) -> Pat
     """The file of an artefact: where it was written, else under `near`/`outcome_id` (a moved run)."""
     path = Path(artefact.uri)
     if not path.exists() and near is not None:
-        return near / outcome_id / path.name
+        return near / outcome_id / _inside(path, outcome_id)
     return path
+
+
+def _inside(path: Path, folder: str) -> Path:
+    """The part of `path` below the folder of that name; its file name where there is none."""
+    parts = path.parts
+    if folder not in parts[:-1]:
+        return Path(path.name)
+    return Path(*parts[len(parts) - parts[::-1].index(folder) :])
 
 
 def finished(segment: Segment, folder: Path) -> Outcome | None:
@@ -117,7 +125,7 @@ def finished(segment: Segment, folder: Path) -> Outcome | None:
         return None
     if _key(segment, outcome.state) != record["segment"]:
         return None
-    here = {k: Artefact(uri=str(folder.absolute() / Path(a.uri).name), sha256=a.sha256)
+    here = {k: Artefact(uri=str(folder.absolute() / _inside(Path(a.uri), folder.name)), sha256=a.sha256)
             for k, a in outcome.artefacts.items()}  # fmt: skip
     if any(not Path(a.uri).is_file() or digest(Path(a.uri)) != a.sha256 for a in here.values()):
         return None

@@ -116,8 +116,11 @@ def featured_rows(prepared: Prepared) -> np.ndarray:
     """The rows whose features are extracted, in order: valid, calib, then train in a seeded random order.
 
     So features that were cut short still serve: every judged row is there, and an even share of training.
+    With folds every row is judged: all of them once, ascending, the same for the model of every fold.
     """
     parts = prepared.parts
+    if parts.folds is not None:
+        return np.unique(np.concatenate([parts.train, parts.valid, parts.calib]).astype(np.int64))
     shuffled = np.random.default_rng(0).permutation(parts.train)
     return np.concatenate([parts.valid, parts.calib, shuffled]).astype(np.int64)
 
@@ -198,12 +201,13 @@ def _of_features(
         checkpoint.load_array(checkpoint.locate(o.artefacts["features"], o.id, folder.parent)) for o in slices
     ]
     every = featured_rows(prepared)
-    judged, reached = len(prepared.parts.valid) + len(prepared.parts.calib), sum(len(a) for a in arrays)
+    reached = sum(len(a) for a in arrays)
     position = np.full(int(every.max()) + 1, -1)
     position[every[:reached]] = np.arange(reached)
+    judged = position[np.concatenate([prepared.parts.valid, prepared.parts.calib]).astype(np.int64)]
     rows = position[prepared.view(segment.view).rows]
     kept = rows >= 0
-    if reached < judged or not kept.any():
+    if (judged < 0).any() or not kept.any():
         raise DataError(
             "The features of all valid and calib rows and of some training rows are needed.",
             got=f"{reached} of {len(every)} rows",
@@ -222,7 +226,7 @@ def _of_features(
     }
     return Columns(
         train=joined[rows[kept]].astype(np.float32),
-        evaluated=joined[:judged].astype(np.float32),
+        evaluated=joined[judged].astype(np.float32),
         meta=meta,
         kept=kept,
     )

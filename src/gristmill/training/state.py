@@ -33,7 +33,7 @@ from gristmill.training.stream import (
 
 if TYPE_CHECKING:
     from gristmill.data import Prepared, View
-    from gristmill.task import Target, Task
+    from gristmill.task import Target
 
 INIT_PICTURES = 256
 INIT_ROWS = 65536
@@ -198,7 +198,7 @@ def start(
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     trunk = next((o for o in parents.values() if "checkpoint" in o.artefacts), None)
     if trunk is None:
-        _prime(network, recipe, inputs, order, aim, task, segment.seed)
+        _prime(network, recipe, inputs, order, aim, prepared, segment.seed)
     _set_mode(network, recipe)
     training = Training(
         segment=segment,
@@ -281,7 +281,13 @@ def _inputs(
 
 
 def _prime(
-    network: nn.Module, recipe: Recipe, inputs: Inputs, order: Order, aim: Objective, task: Task, seed: int
+    network: nn.Module,
+    recipe: Recipe,
+    inputs: Inputs,
+    order: Order,
+    aim: Objective,
+    prepared: Prepared,
+    seed: int,
 ) -> None:
     """Fit what is learned from data before the first step: whitening, bins, the probe of a fine-tuning."""
     first = order.epoch(0)[: INIT_PICTURES if recipe.resolution else INIT_ROWS]
@@ -289,7 +295,10 @@ def _prime(
     init: Any = network.init_from_batch
     init(*(x.float() if x.ndim == 4 else x for x in shown))
     if recipe.probe_rows and isinstance(inputs, Pictures):
-        probe.fit_head(network, inputs, order.epoch(0)[: recipe.probe_rows], aim, task, seed)
+        parts = prepared.parts
+        every = None if parts.folds is None else np.union1d(parts.train, parts.valid)
+        rows = order.epoch(0)[: recipe.probe_rows]
+        probe.fit_head(network, inputs, rows, aim, prepared.task, seed, every)
 
 
 def _set_mode(network: nn.Module, recipe: Recipe) -> None:
