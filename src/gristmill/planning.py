@@ -114,7 +114,7 @@ class Plan:
             resumable=False,
             parent=parent,
             parent_seconds_per_row=per_row,
-            seconds_per_row=FIT_S["features"],
+            seconds_per_row=FIT_S["features"] * (3.0 if chosen.get(config, "head") == "mlp" else 1.0),
             fixed_s=1.0,
             rows=rows + judged,
         )
@@ -274,6 +274,8 @@ def _portfolio(
         changed = dict(config)
         if changed.get("features.backbone") == ("lite0" if pretrained else "hog"):
             changed["features.resolution"] = min(resolution, int(changed["features.resolution"]))
+        if "features.mirror" in changed:
+            changed["features.mirror"] = "on" if flips else "off"
         if "aug.flip" in changed:
             changed["aug.flip"] = "on" if flips else "off"
         if (changed, view) not in fitted:

@@ -18,7 +18,7 @@ from gristmill.deployment import export as exporting
 from gristmill.deployment.export import Graph, export, output_name, write_member, write_network
 from gristmill.deployment.screen import screen
 from gristmill.errors import UsageError
-from gristmill.models import catalog
+from gristmill.models import catalog, perceptron
 from gristmill.task import InputSpec, Target, Task
 
 RNG = np.random.default_rng(0)
@@ -291,6 +291,21 @@ def test_features_and_head_are_one_model(backbone: str, tmp_path: Path) -> None:
     got, features = session(tmp_path / "m.onnx").run(["label", "features"], {"image": pixels})
     np.testing.assert_array_equal(features, wanted)
     np.testing.assert_allclose(got, wanted @ state["weight"].T + state["bias"], atol=1e-4, rtol=1e-4)
+
+
+def test_a_hidden_layer_stands_between_features_and_head(tmp_path: Path) -> None:
+    config = {"family": "features", "features.backbone": "hog", "features.resolution": 32}
+    width = 21 * 64
+    state = {
+        "hidden.weight": RNG.normal(size=(16, width)).astype(np.float32) * 0.1,
+        "hidden.bias": RNG.normal(size=16).astype(np.float32),
+        "weight": RNG.normal(size=(3, 16)).astype(np.float32),
+        "bias": RNG.normal(size=3).astype(np.float32),
+    }
+    export("features", config, picture_task(), state, meta_of(32, 3), tmp_path / "m.onnx")
+    pixels = RNG.integers(0, 256, (4, 32, 32, 3), np.uint8)
+    got, columns = session(tmp_path / "m.onnx").run(["label", "features"], {"image": pixels})
+    np.testing.assert_allclose(got, perceptron.logits(state, columns), atol=1e-4, rtol=1e-4)
 
 
 def test_a_member_folder_describes_itself(tmp_path: Path) -> None:

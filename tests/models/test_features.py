@@ -88,3 +88,13 @@ def test_extraction_goes_batch_by_batch(tmp_path: Path) -> None:
     path = features.backbone_onnx("hog", 16, 3)
     whole = np.concatenate(list(features.extract(path, [batch[:2], batch[2:]], threads=1)))
     assert np.allclose(whole, run("hog", batch), atol=1e-6)
+
+
+def test_mirrored_features_are_the_mean_of_two_views() -> None:
+    path = features.backbone_onnx("hog", 32, 3)
+    batch = pictures(32)
+    (mean,) = features.extract(path, [batch], threads=1, mirror=True)
+    plain, turned = features.extract(path, [batch, batch[:, :, ::-1].copy()], threads=1)
+    assert np.allclose(mean, (plain + turned) / 2) and not np.allclose(plain, turned)
+    (same,) = features.extract(path, [batch[:, :, ::-1].copy()], threads=1, mirror=True)
+    assert np.allclose(mean, same, atol=1e-6)

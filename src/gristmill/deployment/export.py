@@ -251,7 +251,7 @@ _ONE_SHOT: dict[str, Callable[[Graph, Task, Mapping[str, np.ndarray], Mapping[st
 def _on_backbone(
     config: Mapping[str, Any], task: Task, state: Mapping[str, np.ndarray], output: str
 ) -> onnx.ModelProto:
-    """The frozen backbone's graph as it is, with the linear head behind its features."""
+    """The frozen backbone's graph as it is, with the head behind its features."""
     import onnx
 
     from gristmill.models.features import backbone_onnx
@@ -260,7 +260,10 @@ def _on_backbone(
     channels = next(int(i.spec["channels"]) for i in task.inputs if i.kind == "image")
     model = onnx.load(backbone_onnx(str(chosen["backbone"]), int(chosen["resolution"]), channels))
     head = Graph(task.target.name)
-    head.output(output, head.gemm("features", state["weight"], state["bias"]), task.target.outputs)
+    columns = "features"
+    if "hidden.weight" in state:  # one hidden layer instead of none
+        columns = head.node("Gelu", head.gemm(columns, state["hidden.weight"], state["hidden.bias"]))
+    head.output(output, head.gemm(columns, state["weight"], state["bias"]), task.target.outputs)
     model.graph.node.extend(head.nodes)
     model.graph.initializer.extend(head.constants)
     model.graph.output.insert(0, head.outputs[0])

@@ -173,7 +173,8 @@ def _features_of(config: Config) -> dict[str, Any]:
     get = family("features").get
     backbone = get(config, "backbone")
     name = "lite0-layers" if backbone == "lite0" and get(config, "pool") == "layers" else backbone
-    return {"backbone": name, "resolution": get(config, "resolution")}
+    mirror = {"mirror": True} if get(config, "mirror") == "on" else {}
+    return {"backbone": name, "resolution": get(config, "resolution"), **mirror}
 
 
 def _build_convstack(config: Config, task: Task, shape: Shape | None = None) -> nn.Module:
@@ -250,6 +251,8 @@ _CATALOG: tuple[Family, ...] = (
                 backbone=(Choice(options=("hog", "lite0")), "lite0"),
                 resolution=(_ordered(32, 64, 96, 128, 160, 224), 128),
                 strength=(_STRENGTHS, "auto"),
+                mirror=(Choice(options=("off", "on")), "off"),
+                head=(Choice(options=("linear", "mlp")), "linear"),
             ),
             Parameter(
                 name="features.pool",
@@ -374,7 +377,8 @@ def _flops(config: Config, task: Task) -> float:
         return 9.0 * 0.8e9 * float((side / 224) ** 2) * float(width**1.5)
     if chosen.name == "features":
         full = 0.8e9 if chosen.get(config, "backbone") == "lite0" else 0.03e9
-        return full * (side / 224) ** 2
+        views = 2.0 if chosen.get(config, "mirror") == "on" else 1.0
+        return views * full * (side / 224) ** 2
     if chosen.name == "mlp":
         width = float(chosen.get(config, "width"))
         return 3.0 * 2.0 * width**2 * (4.0 * float(chosen.get(config, "depth")) + 1.0)

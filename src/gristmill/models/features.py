@@ -83,11 +83,20 @@ def key(name: str, resolution: int, channels: int) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def extract(path: Path, batches: Iterable[np.ndarray], threads: int) -> Iterator[np.ndarray]:
-    """Features float32 (n, d) of each batch of pictures uint8 (n, r, r, C), on `threads` threads."""
+def extract(
+    path: Path, batches: Iterable[np.ndarray], threads: int, *, mirror: bool = False
+) -> Iterator[np.ndarray]:
+    """Features float32 (n, d) of each batch of pictures uint8 (n, r, r, C), on `threads` threads.
+
+    With `mirror` the mean over the picture and its mirror image. A linear head on that mean answers what it
+    would answer on average over the two views, so a bundle with both views and the plain graph agrees.
+    """
     session = open_session(path, threads)
     for batch in batches:
         (features,) = session.run(["features"], {"image": batch})
+        if mirror:
+            (other,) = session.run(["features"], {"image": np.ascontiguousarray(batch[:, :, ::-1])})
+            features = (features + other) / 2
         yield features
 
 
