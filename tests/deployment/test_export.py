@@ -64,6 +64,8 @@ def randomised(network: nn.Module, seed: int = 0) -> nn.Module:
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             nn.init.normal_(module.running_mean, 0, 0.3)
             nn.init.uniform_(module.running_var, 0.5, 2.0)
+            if module.bias is None:
+                continue
             nn.init.normal_(module.bias, 0, 0.2)
             if module.weight.requires_grad:
                 nn.init.normal_(module.weight, 0.0, 1.0)
@@ -93,8 +95,9 @@ def meta_of(side: int, channels: int) -> dict[str, Any]:
             "convstack.depth": 3,
         },
         {"family": "mbconv", "mbconv.resolution": 64, "mbconv.pretrained": False, "mbconv.width": 0.25},
+        {"family": "mbconv", "mbconv.resolution": 64, "mbconv.pretrained": False, "mbconv.tune": "upper"},
     ],
-    ids=["convstack-shallow", "convstack-deep", "mbconv"],
+    ids=["convstack-shallow", "convstack-deep", "mbconv", "mbconv-layers"],
 )
 def test_picture_networks_agree_with_torch(config: dict[str, Any], channels: int, tmp_path: Path) -> None:
     task, side = picture_task(channels), int(config[f"{config['family']}.resolution"])

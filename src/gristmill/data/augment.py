@@ -55,9 +55,14 @@ def alternating_flip(batch: Tensor, epoch: int, rows: Tensor) -> Tensor:
     Two epochs then show every picture both ways, where random flips would repeat a quarter of them
     (K. Jordan, airbench, arXiv:2404.00498, section 3.6).
     """
+    return _mirrored(batch, mirrored_in(epoch, rows))
+
+
+def mirrored_in(epoch: int, rows: Tensor) -> Tensor:
+    """Whose turn it is in an epoch: bool (N,) by row id (N,)."""
     # Multiplicative hashing (Knuth): the parity of plain ids could follow the classes.
     bit = ((rows.to(torch.int64) * 2654435761) >> 16) & 1
-    return _mirrored(batch, ((bit + epoch) % 2).bool())
+    return ((bit + epoch) % 2).bool()
 
 
 def random_flip(batch: Tensor, generator: torch.Generator) -> Tensor:

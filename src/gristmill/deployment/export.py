@@ -585,6 +585,10 @@ def _cat(w: _Network, node: Any) -> str:
     return w.graph.node("Concat", *(w.values[v] for v in node.args[0]), axis=int(axis))
 
 
+def _sqrt(w: _Network, node: Any) -> str:
+    return w.graph.node("Sqrt", w.value(node.args[0]))
+
+
 def _column(w: _Network, node: Any) -> str:
     """x[:, i] of a two-dimensional x."""
     rows, i = node.args[1]
@@ -601,7 +605,7 @@ def _functions() -> dict[Any, Callable[[_Network, Any], str]]:
         operator.add: _binary("Add"), torch.add: _binary("Add"), operator.iadd: _binary("Add"),
         operator.mul: _binary("Mul"), torch.mul: _binary("Mul"),
         operator.sub: _binary("Sub"), operator.truediv: _binary("Div"),
-        torch.flatten: _flatten, torch.cat: _cat, operator.getitem: _column,
+        torch.flatten: _flatten, torch.cat: _cat, torch.sqrt: _sqrt, operator.getitem: _column,
         functional.relu: _relu, torch.relu: _relu, functional.relu6: _relu6,
     }  # fmt: skip
 

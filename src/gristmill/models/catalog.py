@@ -143,6 +143,7 @@ def _without_weights(f: Family) -> Family:
     parameters = tuple(
         replace(p, domain=Choice(options=(fixed[p.name],)), default=fixed[p.name]) if p.name in fixed else p
         for p in f.parameters
+        if p.when != ("mbconv.pretrained", (True,))
     )
     return replace(f, parameters=parameters, weights=None)
 
@@ -202,6 +203,7 @@ def _build_mbconv(config: Config, task: Task, shape: Shape | None = None) -> nn.
         outputs=task.target.outputs,
         width=1.0 if pretrained else float(get(config, "width")),
         pretrained=pretrained,
+        layers=get(config, "tune") == "upper",
     )
 
 
@@ -305,6 +307,12 @@ _CATALOG: tuple[Family, ...] = (
                 default=0.5,
                 when=("mbconv.pretrained", (False,)),
             ),
+            Parameter(
+                name="mbconv.tune",
+                domain=Choice(options=("all", "upper")),
+                default="all",
+                when=("mbconv.pretrained", (True,)),
+            ),
         ),
         tiny={"family": "mbconv", "mbconv.resolution": 64, "mbconv.pretrained": False, "mbconv.width": 0.25},
         weights=_LITE0_NOTE,
@@ -354,6 +362,9 @@ _CATALOG: tuple[Family, ...] = (
 )
 
 
+UPPER_SHARE = 0.16
+"""Cost of a step on the upper half of mbconv, its lower half computed once, beside a step on all of it."""
+
 GFLOPS_TRAIN = 30.0
 """Nominal floating-point rate of one core in a training step, in GFLOP/s (measured 25-60 on AVX2)."""
 
@@ -374,7 +385,8 @@ def _flops(config: Config, task: Task) -> float:
     if chosen.name == "mbconv":
         width = 1.0 if chosen.get(config, "pretrained") else float(chosen.get(config, "width"))
         # depthwise layers are bound by memory: about a third of the rate of dense ones
-        return 9.0 * 0.8e9 * float((side / 224) ** 2) * float(width**1.5)
+        whole = 9.0 * 0.8e9 * float((side / 224) ** 2) * float(width**1.5)
+        return UPPER_SHARE * whole if chosen.get(config, "tune") == "upper" else whole
     if chosen.name == "features":
         full = 0.8e9 if chosen.get(config, "backbone") == "lite0" else 0.03e9
         views = 2.0 if chosen.get(config, "mirror") == "on" else 1.0

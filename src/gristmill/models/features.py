@@ -3,6 +3,8 @@
     lite0         EfficientNet-Lite0 up to its mean-pooled last layer: 1280 columns (embedded weights)
     lite0-layers  the same pass, and what it saw on the way: mean and standard deviation of four earlier
                   blocks, and one of them pooled in 2 x 2 places: 2576 columns
+    lite0-lower   the lower half of the pass: the map after block CUT, flattened, and mean and standard
+                  deviation of the three tapped blocks below it; what a training of the upper half reads
     hog           orientation energies of a fixed gradient in 8 x 8 cells, block-normalised, and an 8 x 8
                   thumbnail: (18 + C) * 64 columns; the traditional picture description, needs no weights
 
@@ -39,10 +41,7 @@ VERSION = 1
 OPSET, IR_VERSION = 20, 9
 CELLS = 8
 ORIENTATIONS = 18
-BACKBONES = ("hog", "lite0", "lite0-layers")
-
-TAPPED: tuple[int, ...] = (4, 7, 10, 14)
-"""Blocks whose mean and standard deviation `lite0-layers` keeps: the ends of four resolutions or widths."""
+BACKBONES = ("hog", "lite0", "lite0-layers", "lite0-lower")
 
 PLACED = 10
 """The block that is also pooled in 2 x 2 places, where its channels still know them."""
@@ -73,7 +72,7 @@ def graph(name: str, resolution: int, channels: int) -> onnx.ModelProto:
     if name == "hog":
         width = _hog(writer, x, resolution, channels)
     else:
-        width = _lite0(writer, x, resolution, channels, layers=name == "lite0-layers")
+        width = _lite0(writer, x, resolution, channels, name)
     return writer.model(f"{name} features", resolution, channels, width)
 
 
@@ -154,9 +153,11 @@ class _Writer:
         return model
 
 
-def _lite0(w: _Writer, x: str, side: int, channels: int, *, layers: bool) -> int:
-    """Append EfficientNet-Lite0 up to its pooled features; returns their width."""
-    from gristmill.models.mbconv import LAST, STAGES
+def _lite0(w: _Writer, x: str, side: int, channels: int, name: str) -> int:
+    """Append EfficientNet-Lite0 up to its pooled features, or its lower half; returns their width."""
+    from gristmill.models.mbconv import CUT, LAST, STAGES, TAPPED
+
+    layers = name != "lite0"
 
     tensors = load(LITE0)
     if channels == 1:
@@ -172,6 +173,9 @@ def _lite0(w: _Writer, x: str, side: int, channels: int, *, layers: bool) -> int
             if layers and number in TAPPED:
                 pooled += _moments(w, x)
                 width += 2 * outside
+            if name == "lite0-lower" and number == CUT:
+                w.node("Concat", w.node("Flatten", x), *pooled, axis=1, output="features")
+                return width - LAST + outside * (side // shrunk) ** 2
             if layers and number == PLACED:
                 pooled.append(_places(w, x, side // shrunk))
                 width += 4 * outside

@@ -10,9 +10,9 @@ standardisation of the columns is folded in. Regression has one row and answers 
 
 Measured on inner splits, lite0-layers with mirror views averaged, two seeds, linear -> one hidden layer:
 cifar10-12k at 96 px (8,000 training rows) accuracy 0.813 -> 0.824 and 0.826 -> 0.830, log-loss 0.552 -> 0.547
-and 0.517 -> 0.514, for 18 to 21 s of one core instead of 5 s; trashnet-320 at 128 px (1,522 rows) 0.906 -> 0.910
-and 0.858 -> 0.874, log-loss 0.290 -> 0.291 and 0.366 -> 0.360, 3 s instead of 2 s. A little better, and another
-view for the ensemble.
+and 0.517 -> 0.514, for 18 to 21 s of one core instead of 5 s; trashnet-320 at 128 px (1,522 rows)
+0.906 -> 0.910 and 0.858 -> 0.874, log-loss 0.290 -> 0.291 and 0.366 -> 0.360, 3 s instead of 2 s. A little
+better, and another view for the ensemble.
 """
 
 from __future__ import annotations

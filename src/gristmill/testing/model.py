@@ -18,7 +18,7 @@ from gristmill.segment import config_hash
 from gristmill.space import Space
 from gristmill.task import InputSpec, Target, Task, TaskKind
 
-TRACEABLE_FUNCTIONS = ("flatten", "add", "mul", "cat", "relu6", "getitem")
+TRACEABLE_FUNCTIONS = ("flatten", "add", "sub", "mul", "sqrt", "cat", "relu6", "getitem")
 """Functions of a traced network that the export writer knows."""
 
 TRACEABLE_LAYERS = (

@@ -111,7 +111,7 @@ def step(training: Training, batch: Batch) -> Tensor:
     for part in range(0, len(batch), training.micro_batch):
         now = slice(part, part + training.micro_batch)
         with training.precision():
-            logits = training.network(*(x[now] for x in inputs))
+            logits = training.forward(training.network, tuple(x[now] for x in inputs))
         loss = training.objective(logits.float(), batch.rows[now]) / len(batch)
         loss.backward()
         total += loss.detach()
@@ -145,12 +145,9 @@ def predict(network: nn.Module, inputs: Inputs, rows: np.ndarray, training: Trai
 
 
 def _logits(network: nn.Module, views: tuple[str, ...], training: Training, batch: Batch) -> Tensor:
-    inputs = training.as_floats(batch.inputs)
     with training.precision():
-        logits: Tensor = network(*inputs).float()
-        if "mirror" in views:
-            logits = (logits + network(inputs[0].flip(-1)).float()) / 2
-    return logits
+        logits = [training.forward(network, training.viewed(batch, v)).float() for v in views]
+    return torch.stack(logits).mean(0) if len(logits) > 1 else logits[0]
 
 
 def prepared_rows(prepared: Prepared) -> np.ndarray:

@@ -82,6 +82,8 @@ class Recipe:
     """How a picture becomes a square."""
     freeze_norm: bool = False
     """Keep BatchNorm statistics as they came (fine-tuning on few rows)."""
+    tune: Literal["all", "upper"] = "all"
+    """What is fine-tuned: everything, or the upper half on stored outputs of the lower one."""
     probe_rows: int = 0
     """Rows whose frozen features fit the head before fine-tuning starts; 0: a fresh head."""
     numbers: Literal["standard", "quantile"] = "standard"
@@ -174,6 +176,7 @@ def _convstack(given: Mapping[str, Any], rows: int) -> Recipe:
 def _mbconv(given: Mapping[str, Any], config: Mapping[str, Any], rows: int, side: int) -> Recipe:
     batch = _batch(given["mbconv.batch"], rows)
     pretrained = bool(config.get("mbconv.pretrained", True))
+    upper = pretrained and config.get("mbconv.tune") == "upper"
     rate = given["mbconv.rate"] * math.sqrt(batch / 32) * (1.0 if pretrained else 5.0)
     return Recipe(
         optimizer="adamw",
@@ -184,8 +187,9 @@ def _mbconv(given: Mapping[str, Any], config: Mapping[str, Any], rows: int, side
         weight_decay=0.02,
         warmup_rows=16 * batch,
         smoothing=given["mbconv.smoothing"],
-        freeze_norm=pretrained and given["mbconv.norm"] == "frozen",
-        probe_rows=_probe_rows(side) if pretrained else 0,
+        freeze_norm=upper or (pretrained and given["mbconv.norm"] == "frozen"),
+        probe_rows=(UPPER_PROBE_ROWS if upper else _probe_rows(side)) if pretrained else 0,
+        tune="upper" if upper else "all",
     )
 
 
@@ -204,6 +208,10 @@ def _mlp(given: Mapping[str, Any], rows: int) -> Recipe:
         numbers=given["mlp.scaling"],
         evaluation_batch=4096,
     )
+
+
+UPPER_PROBE_ROWS = 6000
+"""The lower half of these rows is needed in the first epoch anyway: the probe costs a fraction of it."""
 
 
 def _probe_rows(side: int) -> int:

@@ -17,6 +17,7 @@ from gristmill.errors import DataError
 from gristmill.models.catalog import build, resolution
 from gristmill.segment import Outcome, Segment
 from gristmill.training import checkpoint, probe
+from gristmill.training.lower import Lower, mirrored_in
 from gristmill.training.objective import Objective, class_weights, objective
 from gristmill.training.optim import Average, load_optimizer_tensors, optimizer_tensors, optimizers
 from gristmill.training.recipe import Recipe, from_config
@@ -126,10 +127,25 @@ class Training:
 
     def augmented(self, batch: Batch) -> tuple[Tensor, ...]:
         """The batch's inputs as floats, pictures augmented."""
+        if isinstance(self.inputs, Lower):
+            turn = mirrored_in(batch.epoch, batch.rows) if self.recipe.flip else None
+            return self.inputs.gather(batch.rows, turn)
         if self.augment is None:
             return self.as_floats(batch.inputs)
         rng = generator(self.segment.seed, self.steps, 1)
         return self.as_floats((self.augment(batch.inputs[0], rng, batch.epoch, batch.rows),))
+
+    def viewed(self, batch: Batch, view: str) -> tuple[Tensor, ...]:
+        """The batch's inputs as a test-time view shows them, as floats."""
+        if isinstance(self.inputs, Lower):
+            return self.inputs.gather(batch.rows, torch.full(batch.rows.shape, view == "mirror"))
+        inputs = self.as_floats(batch.inputs)
+        return (inputs[0].flip(-1),) if view == "mirror" else inputs
+
+    def forward(self, network: Any, inputs: tuple[Tensor, ...]) -> Tensor:
+        """Logits of inputs as `augmented` and `viewed` give them."""
+        logits: Tensor = network.upper(*inputs) if isinstance(self.inputs, Lower) else network(*inputs)
+        return logits
 
     def as_floats(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """uint8 pictures as floats 0..255 in channels_last; everything else as it is."""
@@ -253,7 +269,12 @@ def _inputs(
             "size": recipe.resolution,
             "how": recipe.how,
         }
-        return Pictures(squares, device.torch, store), {
+        inputs = (
+            Lower(squares, device.torch, store)
+            if recipe.tune == "upper"
+            else Pictures(squares, device.torch, store)
+        )
+        return inputs, {
             "inputs": [spec.name],
             "preprocessing": {"image": picture},
         }
@@ -276,6 +297,9 @@ def _prime(
     network: nn.Module, recipe: Recipe, inputs: Inputs, order: Order, aim: Objective, task: Task, seed: int
 ) -> None:
     """Fit what is learned from data before the first step: whitening, bins, the probe of a fine-tuning."""
+    if isinstance(inputs, Lower):
+        probe.fit_upper_head(network, inputs, order.epoch(0)[: recipe.probe_rows], aim, task, seed)
+        return
     first = order.epoch(0)[: INIT_PICTURES if recipe.resolution else INIT_ROWS]
     shown = inputs(first)
     init: Any = network.init_from_batch
