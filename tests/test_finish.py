@@ -13,10 +13,7 @@ from gristmill.errors import VerificationError
 
 def agreed(said: np.ndarray, meant: np.ndarray) -> float:
     """`finish.agreement` of a model that answers `said` where the trained one meant `meant`."""
-    source: Any = SimpleNamespace(
-        task=SimpleNamespace(inputs=[SimpleNamespace(kind="image", name="image")]),
-        inputs={"image": np.arange(len(said))},
-    )
+    source: Any = SimpleNamespace(originals=lambda rows: rows)
     prepared: Any = SimpleNamespace(
         parts=SimpleNamespace(valid=np.arange(len(said))),
         task=SimpleNamespace(target=SimpleNamespace(task="multiclass")),

@@ -385,6 +385,7 @@ def _plan(session: _Session, prepared: Prepared, scan: Scan) -> tuple[Study, fin
         plan=plan,
         deadline=session.deadline,
         reference=finish.reference_of(session.source, scan, prepared),
+        decode_s=finish.decode_seconds(scan),
         journal=session.journal,
         say=session.tell,
         started=session.deadline.spent(),

@@ -35,7 +35,7 @@ def score(bundle: str | os.PathLike[str], path: Any) -> dict[str, Any]:
         else np.asarray(next(iter(source.targets.values())))
     )
     rows = np.flatnonzero(np.isfinite(y) if target.task == "regression" else y >= 0)
-    given = inputs_of(source, model, rows)
+    given = source.originals(rows, [i.name for i in model.task.inputs])
     raw = model.logits(given)
     readable = np.isfinite(raw).all(axis=1)
     outputs = model.calibrated(raw[readable])
@@ -107,19 +107,6 @@ def _floor(model: runtime.Model, y: np.ndarray) -> Mapping[str, float]:
         return {}
     most = np.repeat(np.arange(len(target.labels)), [int(counts.get(label, 0)) for label in target.labels])
     return floors(most, y, target)
-
-
-def inputs_of(source: Source, model: runtime.Model, rows: np.ndarray) -> list[Any]:
-    """The original inputs of some rows, as a user would hand them to the bundle."""
-    if model.task.has_images:
-        name = next(i.name for i in source.task.inputs if i.kind == "image")
-        return [source.inputs[name][i] for i in rows]
-    columns = {i.name: source.inputs[i.name] for i in model.task.inputs if i.name in source.inputs}
-    return [{name: _cell(values[i]) for name, values in columns.items()} for i in rows]
-
-
-def _cell(value: Any) -> Any:
-    return None if isinstance(value, float) and np.isnan(value) else value
 
 
 def write_report(path: Path, out: Path | None) -> Path:

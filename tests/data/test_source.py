@@ -449,3 +449,10 @@ def test_real_tables(shared_data: Path) -> None:
     assert houses.task.target.task == "regression" and len(houses.inputs) == 9
     ship = read(shared_data / "tables" / "titanic" / "titanic.csv", target="survived")
     assert ship.task.target.labels == ("0", "1")
+
+
+def test_the_originals_of_a_table_are_cells_by_column_with_none_for_missing(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b,y\n1.5,x,0\n,y,1\n2.5,,0\n3.5,x,1\n")
+    source = read(tmp_path / "t.csv", target="y")
+    assert source.originals(np.array([1, 2])) == [{"a": None, "b": "y"}, {"a": 2.5, "b": None}]
+    assert source.originals(np.array([0]), ["b", "gone"]) == [{"b": "x"}]

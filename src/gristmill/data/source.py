@@ -64,6 +64,20 @@ class Source:
         values = self.targets[self.task.target.name]
         return ~np.isnan(values) if self.task.target.task == "regression" else values >= 0
 
+    def originals(self, rows: np.ndarray, columns: Sequence[str] | None = None) -> list[Any]:
+        """The inputs of some rows as a user would hand them to a bundle: a picture's path, or a mapping
+        from column to cell (None: missing); `columns` limits it to those that are there."""
+        picture = next((i.name for i in self.task.inputs if i.kind == "image"), None)
+        if picture is not None:
+            return [self.inputs[picture][i] for i in rows]
+        wanted = [i.name for i in self.task.inputs] if columns is None else columns
+        kept = {name: self.inputs[name] for name in wanted if name in self.inputs}
+        return [{name: _cell(values[i]) for name, values in kept.items()} for i in rows]
+
+
+def _cell(value: Any) -> Any:
+    return None if isinstance(value, float) and np.isnan(value) else value
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Wish:

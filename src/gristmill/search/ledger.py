@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gristmill.search.cost import CostModel
+from gristmill.search.cost import CostModel, extraction
 from gristmill.search.samplers import History, Observation
 from gristmill.segment import Config, Learner, Outcome, Segment, config_hash
 
@@ -300,7 +300,8 @@ class Ledger:
 
     def _learn(self, candidate: Candidate, segment: Segment, outcome: Outcome) -> None:
         if segment.kind == "features":
-            self.cost.learn(str(candidate.parent), "features", segment, outcome, candidate.learner)
+            group = extraction(candidate.learner.parent)
+            self.cost.learn(str(candidate.parent), group, segment, outcome, candidate.learner)
         else:
             self.cost.learn(candidate.key, candidate.family, segment, outcome, candidate.learner)
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gristmill.errors import UsageError
+from gristmill.search.cost import extraction
 from gristmill.search.ledger import Candidate, Ledger
 from gristmill.search.samplers import Sampler
 from gristmill.segment import Config, SegmentKind
@@ -418,9 +419,9 @@ class Race:
             return 1.0
         learner = candidate.learner
         if kind == "features":
-            per_row = learner.parent_seconds_per_row
+            group, per_row = extraction(learner.parent), learner.parent_seconds_per_row
             return ledger.cost.seconds(
-                str(candidate.parent), "features", rows, per_row=per_row, fixed_s=learner.fixed_s
+                str(candidate.parent), group, rows, per_row=per_row, fixed_s=learner.fixed_s
             )
         return ledger.cost.seconds(
             candidate.key, candidate.family, rows, per_row=learner.seconds_per_row, fixed_s=learner.fixed_s
