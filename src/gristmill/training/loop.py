@@ -23,7 +23,7 @@ from gristmill.training import outcomes
 from gristmill.training.checkpoint import conclude, finished
 from gristmill.training.optim import set_rates
 from gristmill.training.pace import Pace
-from gristmill.training.state import Training, restarted, start
+from gristmill.training.state import Pairs, Training, restarted, start
 from gristmill.training.stream import Batch, Inputs, evaluation_batches
 
 if TYPE_CHECKING:
@@ -106,13 +106,13 @@ def step(training: Training, batch: Batch) -> Tensor:
     """One optimizer step on `batch`, in micro-batches when memory is short; returns the mean loss."""
     device.seed(training.seed_of_step())
     set_rates(training.optimizers, training.rate())
-    inputs = training.augmented(batch)
+    inputs, pairs = training.augmented(batch), training.pairs(batch)
     total = torch.zeros((), device=batch.rows.device)
     for part in range(0, len(batch), training.micro_batch):
         now = slice(part, part + training.micro_batch)
         with training.precision():
             logits = training.forward(training.network, tuple(x[now] for x in inputs))
-        loss = training.objective(logits.float(), batch.rows[now]) / len(batch)
+        loss = _loss(training, logits.float(), batch.rows, now, pairs) / len(batch)
         loss.backward()
         total += loss.detach()
     for optimizer in training.optimizers:
@@ -120,6 +120,15 @@ def step(training: Training, batch: Batch) -> Tensor:
         optimizer.zero_grad(set_to_none=True)
     training.advance()
     return total
+
+
+def _loss(training: Training, logits: Tensor, rows: Tensor, now: slice, pairs: Pairs | None) -> Tensor:
+    """Sum of the losses of the rows `now`; of mixed pictures each target counts by its share."""
+    own = training.objective(logits, rows[now])
+    if pairs is None:
+        return own
+    other = training.objective(logits, rows[pairs.partner.to(rows.device)][now])
+    return torch.lerp(other, own, pairs.share)
 
 
 def goes_on(training: Training, pace: Pace, loss: Tensor) -> bool:

@@ -29,9 +29,12 @@ from gristmill.errors import UsageError
 from gristmill.space import Choice, Float, Parameter
 from gristmill.task import Task
 
-Balance = Literal["none", "loss", "sampling"]
+Balance = Literal["none", "loss", "sampling", "logits"]
 IMAGE_NETWORKS = ("convstack", "mbconv")
 NETWORKS = (*IMAGE_NETWORKS, "mlp")
+STRONGER_FROM = (8, 20, 50)
+"""Epochs from which `auto` augments at strength 1, 2 and 3."""
+
 COOLDOWN_SHARE = 0.3
 """Rows of the final cooldown as a share of all rows of a training: what search should ask for."""
 
@@ -65,7 +68,8 @@ class Recipe:
     smoothing: float = 0.1
     """Label smoothing: this much probability is spread over all classes."""
     balance: Balance = "none"
-    """How rare classes are weighed: not, by the loss, or by drawing them more often."""
+    """How rare classes are weighed: not, by the loss, by drawing them more often, or by adding the logarithm of
+    each class's share to its logit in training (Menon et al., arXiv 2007.07314)."""
     loss: Literal["cross_entropy", "huber", "mse"] = "cross_entropy"
     """huber and mse act on standardised targets."""
     flip: bool = False
@@ -76,6 +80,10 @@ class Recipe:
     """Side of the square that is blanked, in pixels."""
     colour: float = 0.0
     """Strength of brightness and contrast jitter."""
+    strength: int | Literal["auto"] = 0
+    """One drawn operation per picture, 0 (none) to 3, and from 2 on mixed pairs; auto: grows with the epochs."""
+    trunk_side: float = 1.0
+    """Side of the pictures before the cooldown as a share of `resolution`: small ones first, whole ones last."""
     resolution: int = 0
     """Side of the square pictures in pixels; 0 for tables."""
     how: Literal["squash", "pad", "crop"] = "squash"
@@ -101,6 +109,13 @@ class Recipe:
     def views(self) -> tuple[str, ...]:
         """Views of a picture whose logits are averaged in every evaluation."""
         return ("identity", "mirror") if self.flip else ("identity",)
+
+    def strength_in(self, epoch: int) -> int:
+        """Strength of the augmentation in an epoch from 0. Light augmentation wins below ten epochs; as a trunk
+        may end anywhere, `auto` follows what has been seen and not what is planned."""
+        if self.strength != "auto":
+            return int(self.strength)
+        return sum(epoch >= start for start in STRONGER_FROM)
 
     def rate_factor(self, rows: int, cooldown: tuple[int, int] | None = None) -> float:
         """Part of the full rate at `rows` seen: linear warm-up, constant, and in a cooldown (start, end) the
@@ -247,6 +262,8 @@ def _picture_settings(given: Mapping[str, Any], side: int) -> dict[str, Any]:
         "shift": round(given["aug.shift"] * side),
         "cutout": round(given["aug.cutout"] * side),
         "colour": given["aug.colour"],
+        "strength": given["aug.strength"],
+        "trunk_side": given.get("train.trunk_side", 1.0),
         "evaluation_batch": max(16, min(512, 2**19 // max(1, side * side))),
     }
 
@@ -278,10 +295,14 @@ _PARAMETERS: tuple[Parameter, ...] = (
     _own("mlp", "decay", _ordered(0.0, 0.01, 0.1, 0.3), 0.1),
     _own("mlp", "smoothing", _ordered(0.0, 0.1, 0.2), 0.0),
     _own("mlp", "scaling", Choice(options=("standard", "quantile")), "quantile"),
-    _shared(NETWORKS, "train.balance", Choice(options=("auto", "none", "loss", "sampling")), "auto"),
+    _shared(
+        NETWORKS, "train.balance", Choice(options=("auto", "none", "loss", "sampling", "logits")), "auto"
+    ),
     _shared(NETWORKS, "train.loss", Choice(options=("auto", "huber", "mse")), "auto"),
     _shared(IMAGE_NETWORKS, "aug.flip", Choice(options=("off", "on")), "off"),
     _shared(IMAGE_NETWORKS, "aug.shift", _ordered(0.0, 0.0625, 0.125), 0.0625),
     _shared(IMAGE_NETWORKS, "aug.cutout", _ordered(0.0, 0.25, 0.5), 0.0),
     _shared(IMAGE_NETWORKS, "aug.colour", _ordered(0.0, 0.2, 0.4), 0.0),
+    _shared(IMAGE_NETWORKS, "aug.strength", Choice(options=(0, 1, 2, 3, "auto")), 0),
+    _shared(("convstack",), "train.trunk_side", _ordered(0.75, 1.0), 1.0),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gristmill import device as devices
+from gristmill.data.augment import cut_share, mixed_pairs
 from gristmill.errors import DataError
 from gristmill.models.catalog import build, resolution
 from gristmill.segment import Outcome, Segment
@@ -57,6 +58,16 @@ class Plan:
     cooldown: bool
     capped: bool
     evaluated_rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """Which picture is mixed into each one, by position, what it keeps of itself, and how."""
+
+    partner: Tensor
+    share: float
+    rng: torch.Generator
+    cut: bool
 
 
 class Training:
@@ -133,7 +144,31 @@ class Training:
         if self.augment is None:
             return self.as_floats(batch.inputs)
         rng = generator(self.segment.seed, self.steps, 1)
-        return self.as_floats((self.augment(batch.inputs[0], rng, batch.epoch, batch.rows),))
+        strength = self.recipe.strength_in(batch.epoch)
+        drawn = replace(self.augment, strength=strength)(batch.inputs[0], rng, batch.epoch, batch.rows)
+        pair = self.pairs(batch)
+        if pair is not None:
+            drawn = mixed_pairs(drawn, pair.partner, pair.share, pair.rng, cut=pair.cut)
+        return self.as_floats((self._sized(drawn),))
+
+    def pairs(self, batch: Batch) -> Pairs | None:
+        """How the pictures of the batch are mixed in pairs: from strength 2 on, every other batch."""
+        if not isinstance(self.inputs, Pictures) or self.recipe.strength_in(batch.epoch) < 2:
+            return None
+        rng = generator(self.segment.seed, self.steps, 2)
+        kind, share = int(torch.randint(0, 4, (), generator=rng)), float(torch.rand((), generator=rng))
+        partner = torch.randperm(len(batch), generator=rng)
+        if kind > 1:
+            return None
+        kept = cut_share(share, self.recipe.resolution) if kind == 0 else share
+        return Pairs(partner=partner, share=kept, rng=rng, cut=kind == 0)
+
+    def _sized(self, pictures: Tensor) -> Tensor:
+        """The pictures at the side of the trunk, or whole in a cooldown."""
+        side = round(self.recipe.trunk_side * self.recipe.resolution)
+        if self.plan.cooldown or side >= self.recipe.resolution:
+            return pictures
+        return nn.functional.interpolate(pictures.float(), size=(side, side), mode="bilinear", antialias=True)
 
     def viewed(self, batch: Batch, view: str) -> tuple[Tensor, ...]:
         """The batch's inputs as a test-time view shows them, as floats."""
@@ -347,7 +382,8 @@ def _described(segment: Segment, recipe: Recipe, aim: Objective, meta: Mapping[s
 
 def _augment(recipe: Recipe) -> Any:
     """The augmentation of pictures, or None where there is nothing to do."""
-    if not recipe.resolution or not (recipe.flip or recipe.shift or recipe.cutout or recipe.colour):
+    wanted = recipe.flip, recipe.shift, recipe.cutout, recipe.colour, recipe.strength, recipe.trunk_side < 1
+    if not recipe.resolution or not any(wanted):
         return None
     from gristmill.data.augment import Augment
 
