@@ -45,6 +45,16 @@ class TestConvStack(NetworkContract):
         return family("convstack")
 
 
+class TestResNet(NetworkContract):
+    def family(self) -> Family:
+        return family("resnet")
+
+
+class TestConvNeXt(NetworkContract):
+    def family(self) -> Family:
+        return family("convnext")
+
+
 class TestMBConv(NetworkContract):
     def family(self) -> Family:
         return family("mbconv")

@@ -96,8 +96,15 @@ def meta_of(side: int, channels: int) -> dict[str, Any]:
         },
         {"family": "mbconv", "mbconv.resolution": 64, "mbconv.pretrained": False, "mbconv.width": 0.25},
         {"family": "mbconv", "mbconv.resolution": 64, "mbconv.pretrained": False, "mbconv.tune": "upper"},
+        {
+            "family": "resnet",
+            "resnet.resolution": 24,
+            "resnet.width": 8,
+            "resnet.depth": 2,
+        },
+        {"family": "convnext", "convnext.resolution": 48, "convnext.width": 16, "convnext.depth": 1},
     ],
-    ids=["convstack-shallow", "convstack-deep", "mbconv", "mbconv-layers"],
+    ids=["convstack-shallow", "convstack-deep", "mbconv", "mbconv-layers", "resnet", "convnext"],
 )
 def test_picture_networks_agree_with_torch(config: dict[str, Any], channels: int, tmp_path: Path) -> None:
     task, side = picture_task(channels), int(config[f"{config['family']}.resolution"])

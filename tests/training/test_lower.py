@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from gristmill.models import mbconv, weights
+from gristmill.models import lite, mbconv, weights
 from gristmill.training import lower
 from gristmill.training.checkpoint import deployable
 from gristmill.training.loop import train
@@ -77,7 +77,7 @@ def test_the_lower_half_is_not_trained():
     still = {n for n, p in network.named_parameters() if not p.requires_grad}
     assert "stem.conv.weight" in still and "blocks.10.project.conv.weight" in still
     assert not any(n.startswith(("blocks.11", "last", "head")) for n in still)
-    assert network.blocks[mbconv.CUT].project.conv.out_channels == lower.CHANNELS
+    assert network.blocks[lite.CUT].project.conv.out_channels == lower.CHANNELS
 
 
 def test_the_upper_half_learns_and_resumes_to_the_same(pictures, segment, tmp_path):

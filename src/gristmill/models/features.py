@@ -155,7 +155,7 @@ class _Writer:
 
 def _lite0(w: _Writer, x: str, side: int, channels: int, name: str) -> int:
     """Append EfficientNet-Lite0 up to its pooled features, or its lower half; returns their width."""
-    from gristmill.models.mbconv import CUT, LAST, STAGES, TAPPED
+    from gristmill.models.lite import CUT, LAST, STAGES, TAPPED
 
     layers = name != "lite0"
 

@@ -30,7 +30,8 @@ from gristmill.space import Choice, Float, Parameter
 from gristmill.task import Task
 
 Balance = Literal["none", "loss", "sampling", "logits"]
-IMAGE_NETWORKS = ("convstack", "mbconv")
+IMAGE_NETWORKS = ("convstack", "resnet", "convnext", "mbconv")
+FROM_SCRATCH = ("convstack", "resnet", "convnext")
 NETWORKS = (*IMAGE_NETWORKS, "mlp")
 STRONGER_FROM = (8, 20, 50)
 """Epochs from which `auto` augments at strength 1, 2 and 3."""
@@ -68,8 +69,8 @@ class Recipe:
     smoothing: float = 0.1
     """Label smoothing: this much probability is spread over all classes."""
     balance: Balance = "none"
-    """How rare classes are weighed: not, by the loss, by drawing them more often, or by adding the logarithm of
-    each class's share to its logit in training (Menon et al., arXiv 2007.07314)."""
+    """How rare classes are weighed: not, by the loss, by drawing them more often, or by adding the log share
+    of each class to its logit in training (logit adjustment, Menon et al., arXiv 2007.07314)."""
     loss: Literal["cross_entropy", "huber", "mse"] = "cross_entropy"
     """huber and mse act on standardised targets."""
     flip: bool = False
@@ -81,9 +82,9 @@ class Recipe:
     colour: float = 0.0
     """Strength of brightness and contrast jitter."""
     strength: int | Literal["auto"] = 0
-    """One drawn operation per picture, 0 (none) to 3, and from 2 on mixed pairs; auto: grows with the epochs."""
+    """One drawn operation per picture, 0 (none) to 3, from 2 on mixed pairs; auto: grows with the epochs."""
     trunk_side: float = 1.0
-    """Side of the pictures before the cooldown as a share of `resolution`: small ones first, whole ones last."""
+    """Side of the pictures before the cooldown as a share of `resolution`: small first, whole last."""
     resolution: int = 0
     """Side of the square pictures in pixels; 0 for tables."""
     how: Literal["squash", "pad", "crop"] = "squash"
@@ -111,8 +112,8 @@ class Recipe:
         return ("identity", "mirror") if self.flip else ("identity",)
 
     def strength_in(self, epoch: int) -> int:
-        """Strength of the augmentation in an epoch from 0. Light augmentation wins below ten epochs; as a trunk
-        may end anywhere, `auto` follows what has been seen and not what is planned."""
+        """Strength of the augmentation in an epoch from 0. Light augmentation wins below ten epochs; as a
+        trunk may end anywhere, `auto` follows what has been seen and not what is planned."""
         if self.strength != "auto":
             return int(self.strength)
         return sum(epoch >= start for start in STRONGER_FROM)
@@ -159,6 +160,10 @@ def from_config(config: Mapping[str, Any], task: Task, *, rows: int, resolution:
     given = {p.name: config.get(p.name, p.default) for p in parameters(family)}
     if family == "convstack":
         recipe = _convstack(given, rows)
+    elif family == "resnet":
+        recipe = _resnet(given, rows)
+    elif family == "convnext":
+        recipe = _convnext(given, config, rows)
     elif family == "mbconv":
         recipe = _mbconv(given, config, rows, resolution)
     else:
@@ -185,6 +190,45 @@ def _convstack(given: Mapping[str, Any], rows: int) -> Recipe:
         weight_decay=given["convstack.decay"],
         warmup_rows=16 * batch,
         smoothing=given["convstack.smoothing"],
+    )
+
+
+def _resnet(given: Mapping[str, Any], rows: int) -> Recipe:
+    """Muon's rate is a relative change of filters that a norm follows: it holds for any width."""
+    batch = _batch(given["resnet.batch"], rows)
+    rate = given["resnet.rate"] * math.sqrt(batch / 128)
+    return Recipe(
+        optimizer="muon",
+        batch=batch,
+        rate=rate,
+        head_rate=2.0 * rate,
+        vector_rate=0.2 * rate,
+        weight_decay=given["resnet.decay"],
+        warmup_rows=16 * batch,
+        smoothing=given["resnet.smoothing"],
+    )
+
+
+CONVNEXT_WIDTH = 32
+"""The width for which `convnext.rate` is meant."""
+
+
+def _convnext(given: Mapping[str, Any], config: Mapping[str, Any], rows: int) -> Recipe:
+    """Adam moves each weight by about the rate whatever the layer's width, so the change of an output grows
+    with the number of inputs: hidden rates fall with the width (muP, Yang et al., arXiv 2203.03466), those of
+    vectors do not."""
+    batch = _batch(given["convnext.batch"], rows)
+    rate = given["convnext.rate"] * math.sqrt(batch / 64)
+    narrow = CONVNEXT_WIDTH / float(config.get("convnext.width", CONVNEXT_WIDTH))
+    return Recipe(
+        optimizer="adamw",
+        batch=batch,
+        rate=rate * narrow,
+        head_rate=rate * narrow,
+        vector_rate=rate,
+        weight_decay=given["convnext.decay"],
+        warmup_rows=32 * batch,
+        smoothing=given["convnext.smoothing"],
     )
 
 
@@ -285,6 +329,14 @@ _PARAMETERS: tuple[Parameter, ...] = (
     _own("convstack", "batch", _ordered(32, 64, 128, 256), 128),
     _own("convstack", "decay", _ordered(0.0, 1e-4, 1e-3), 1e-4),
     _own("convstack", "smoothing", _ordered(0.0, 0.1, 0.2), 0.1),
+    _own("resnet", "rate", Float(low=0.01, high=0.3, log=True), 0.06),
+    _own("resnet", "batch", _ordered(32, 64, 128, 256), 128),
+    _own("resnet", "decay", _ordered(0.0, 1e-4, 1e-3), 1e-4),
+    _own("resnet", "smoothing", _ordered(0.0, 0.1, 0.2), 0.1),
+    _own("convnext", "rate", Float(low=3e-4, high=1e-2, log=True), 2e-3),
+    _own("convnext", "batch", _ordered(32, 64, 128), 64),
+    _own("convnext", "decay", _ordered(0.0, 0.02, 0.1), 0.02),
+    _own("convnext", "smoothing", _ordered(0.0, 0.1, 0.2), 0.1),
     _own("mbconv", "rate", Float(low=3e-5, high=3e-3, log=True), 2e-4),
     _own("mbconv", "head_factor", _ordered(1.0, 3.0, 10.0), 3.0),
     _own("mbconv", "batch", _ordered(16, 32, 64), 32),
@@ -304,5 +356,5 @@ _PARAMETERS: tuple[Parameter, ...] = (
     _shared(IMAGE_NETWORKS, "aug.cutout", _ordered(0.0, 0.25, 0.5), 0.0),
     _shared(IMAGE_NETWORKS, "aug.colour", _ordered(0.0, 0.2, 0.4), 0.0),
     _shared(IMAGE_NETWORKS, "aug.strength", Choice(options=(0, 1, 2, 3, "auto")), 0),
-    _shared(("convstack",), "train.trunk_side", _ordered(0.75, 1.0), 1.0),
+    _shared(FROM_SCRATCH, "train.trunk_side", _ordered(0.75, 1.0), 1.0),
 )
