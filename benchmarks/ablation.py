@@ -73,8 +73,8 @@ BASES = (
     ),
     Base(
         name="fine-tuning",
-        sets=("cifar10-12k", "trashnet-320"),
-        seconds=120.0,
+        sets=("trashnet-320", "cifar10-12k"),
+        seconds=60.0,
         config=UPPER,
         changes={
             "all layers": {"mbconv.tune": "all"},
@@ -109,7 +109,7 @@ def main() -> int:
         return 0 if all(c["ok"] for c in claims(rows)) else 1
     until = time.monotonic() + 60.0 * options.minutes
     for base in _bases(options):
-        for name in base.sets:
+        for name in [s for s in base.sets if not options.sets or s in options.sets.split(",")]:
             chosen = replace(next(s for s in SETS if s.name == name), seconds=base.seconds)
             rows += _measured(base, chosen, options, rows, until)
     _print(rows, options.json)
@@ -257,6 +257,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", default=".", help="the folder with the data sets")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--only", help="names of bases, comma-separated")
+    parser.add_argument("--sets", help="names of sets, comma-separated")
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--most", type=int, default=None, help="cells a base and set, in their order")

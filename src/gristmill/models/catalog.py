@@ -431,10 +431,10 @@ _CATALOG: tuple[Family, ...] = (
 )
 
 
-UPPER_SHARE = 0.16
+UPPER_SHARE = 0.35
 """Cost of a step on the upper half of mbconv, its lower half computed once, beside a step on all of it."""
 
-SLOWNESS = {"resnet": 1.0, "convnext": 3.0}
+SLOWNESS = {"resnet": 1.0, "convnext": 2.0}
 """Seconds per operation of a training step beside those of `convstack` (measured in one process)."""
 
 GFLOPS_TRAIN = 30.0

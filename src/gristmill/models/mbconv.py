@@ -12,7 +12,7 @@ expand), `last.{conv.weight, norm.*}`, `head.weight` (K, 1280), `head.bias` (K,)
 `trained_state(channels)` maps the embedded weights to these names. With `layers` the head reads 2112 columns,
 and `norm.{running_mean,running_var,num_batches_tracked}` (2112,) standardises them.
 
-The network has two halves. The blocks up to number CUT cost four fifths of a training step and know edges,
+The network has two halves. The blocks up to number CUT cost two thirds of a training step and know edges,
 textures and parts; those above know what ImageNet's objects are. Tuning only the upper half lets the lower
 one be computed once per picture (`gristmill.training.lower`).
 
