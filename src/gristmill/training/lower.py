@@ -1,8 +1,9 @@
 """Stored outputs of a frozen lower half: each picture and its mirror pass through it once.
 
 The lower half of `mbconv` costs two thirds of a training step (19.7 ms a row for all, 6.4 ms for the upper
-half, one core, 96 px). It does not change while the upper half is tuned, so ONNX Runtime computes it when a row is first met, and float16 copies stay in the memory of the
-worker for later epochs, later rungs and other candidates on the same pictures.
+half, one core, 96 px). It does not change while the upper half is tuned, so ONNX Runtime computes it when a
+row is first met, and float16 copies stay in the memory of the worker for later epochs, later rungs and other
+candidates on the same pictures.
 
 B = batch, C = channels, H = height, W = width, T = tapped columns
 """
