@@ -290,8 +290,8 @@ def _portfolio(
         if (backbone := changed.get("features.backbone")) in sides:
             side = min(sides[str(backbone)], int(changed["features.resolution"]))
             changed["features.resolution"] = side
-        if "features.mirror" in changed:
-            changed["features.mirror"] = "on" if flips else "off"
+        if not flips and "features.mirror" in changed:
+            changed["features.mirror"] = "off"
         if "aug.flip" in changed:
             changed["aug.flip"] = "on" if flips else "off"
         if (changed, view) not in fitted:
