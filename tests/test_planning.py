@@ -60,6 +60,7 @@ def test_pictures_are_mirrored_only_where_the_label_survives(arrows: Prepared, b
     assert plan(bars, 60).flips
     flips = {c.get("aug.flip") for c, _ in plan(arrows, 60).portfolio}
     assert "on" not in flips
+    assert "on" not in {c.get("features.mirror") for c, _ in plan(arrows, 60).portfolio}
 
 
 def test_more_time_buys_resolution_and_longer_trainings(bars: Prepared) -> None:
@@ -80,7 +81,9 @@ def test_learners_say_what_search_must_know(bars: Prepared) -> None:
     made = plan(bars, 60)
     by_family = {c["family"]: made.learner(c) for c, _ in made.portfolio}
     assert by_family["convstack"].resumable
-    assert by_family["features"].parent == {"backbone": "hog", "resolution": 64}
+    hog = {"family": "features", "features.backbone": "hog", "features.resolution": 64}
+    assert made.learner(hog).parent == {"backbone": "hog", "resolution": 64}
+    assert by_family["features"].parent is not None
     assert by_family["constant"].parent is None
 
 

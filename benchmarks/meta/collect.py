@@ -72,11 +72,11 @@ def collect(
     chosen: MetaSet, options: argparse.Namespace, work: Path, known: set[tuple[str, str, int]], until: float
 ) -> None:
     """The missing rows of one set."""
-    prepared = _prepared(chosen, Path(options.data), work)
+    prepared = prepared_of(chosen, Path(options.data), work)
     space = space_of(prepared)
     wanted = list(_configurations(chosen, prepared, space))[: options.most]
     missing = [c for c in wanted if (chosen.name, config_hash(c, space.defaults), options.seed) not in known]
-    cell = _Cell(chosen, prepared, work, options.seed, space)
+    cell = Cell(chosen, prepared, work, options.seed, space)
     try:
         for config in missing:
             if time.monotonic() > until:
@@ -89,7 +89,7 @@ def collect(
         cell.close()
 
 
-class _Cell:
+class Cell:
     """The worker process of one set, and the features that its configurations share."""
 
     def __init__(self, chosen: MetaSet, prepared: Prepared, work: Path, seed: int, space: Space) -> None:
@@ -217,7 +217,7 @@ def _perform(record: Mapping[str, Any], run: str) -> tuple[dict[str, Any], float
     return outcome.to_json(), time.process_time() - began
 
 
-def _prepared(chosen: MetaSet, data_folder: Path, work: Path) -> Prepared:
+def prepared_of(chosen: MetaSet, data_folder: Path, work: Path) -> Prepared:
     source = read(chosen, data_folder, work)
     scan = data.scan(source, longest=planning.LONGEST, threads=1)
     audit = data.audit(source, scan)

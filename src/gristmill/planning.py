@@ -119,7 +119,7 @@ class Plan:
             resumable=False,
             parent=parent,
             parent_seconds_per_row=per_row,
-            seconds_per_row=many * FIT_S["features"],
+            seconds_per_row=many * FIT_S["features"] * (3.0 if chosen.get(config, "head") == "mlp" else 1.0),
             fixed_s=1.0,
             rows=_featured(self.sizes, many),
         )
@@ -307,6 +307,8 @@ def _portfolio(
         if (backbone := changed.get("features.backbone")) in sides:
             side = min(sides[str(backbone)], int(changed["features.resolution"]))
             changed["features.resolution"] = side
+        if not flips and "features.mirror" in changed:
+            changed["features.mirror"] = "off"
         if "aug.flip" in changed:
             changed["aug.flip"] = "on" if flips else "off"
         if (changed, view) not in fitted:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gristmill.models import Family, family, linear, trees
+from gristmill.models import Family, family, linear, perceptron, trees
 from gristmill.testing.model import FamilyContract, NetworkContract, OneShotContract
 
 
@@ -17,6 +17,11 @@ class TestFeatures(OneShotContract):
 
     def learner(self) -> Any:
         return linear
+
+
+class TestFeaturesMLP(TestFeatures):
+    def learner(self) -> Any:
+        return perceptron
 
 
 class TestLinear(OneShotContract):
@@ -38,6 +43,16 @@ class TestTrees(OneShotContract):
 class TestConvStack(NetworkContract):
     def family(self) -> Family:
         return family("convstack")
+
+
+class TestResNet(NetworkContract):
+    def family(self) -> Family:
+        return family("resnet")
+
+
+class TestConvNeXt(NetworkContract):
+    def family(self) -> Family:
+        return family("convnext")
 
 
 class TestMBConv(NetworkContract):

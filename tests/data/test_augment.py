@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from gristmill.data import augment
 from gristmill.data.augment import (
     Augment,
     alternating_flip,
@@ -158,3 +159,43 @@ def test_turns_are_those_of_pillow() -> None:
         centre = np.s_[12:28, 12:48]  # what no corner was turned into
         assert np.abs(one[0].numpy().astype(int) - expected)[centre].max() <= 2
     assert torch.equal(turned(made, 0.0, seeded()), made)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("strength", [1, 3])
+def test_each_picture_gets_one_operation(dtype: torch.dtype, strength: int) -> None:
+    batch = torch.randint(0, 256, (64, 3, 16, 24)).to(dtype)
+    out = augment.varied(batch, strength, torch.Generator().manual_seed(0))
+    again = augment.varied(batch, strength, torch.Generator().manual_seed(0))
+    assert out.shape == batch.shape and out.dtype == dtype and torch.equal(out, again)
+    assert out.min() >= 0 and out.max() <= 255
+    same = (out == batch).flatten(1).all(1)
+    assert 0 < int(same.sum()) < 32
+
+
+def test_zoom_keeps_the_centre_and_flat_pictures() -> None:
+    generator = torch.Generator().manual_seed(0)
+    flat = torch.full((4, 3, 9, 9), 77.0)
+    assert torch.allclose(augment.zoomed(flat, 0.5, generator), flat, atol=1e-3)
+    spot = torch.zeros(4, 1, 9, 9)
+    spot[:, :, 4, 4] = 255.0
+    assert (augment.zoomed(spot, 0.5, generator)[:, 0, 4, 4] > 200).all()
+
+
+def test_posterised_values_are_few_and_near() -> None:
+    batch = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    out = augment.posterised(batch, 32)
+    assert len(out.unique()) == 8
+    assert (out.float() - batch.float()).abs().max() <= 16
+
+
+def test_pairs_are_mixed_by_their_share() -> None:
+    generator = torch.Generator().manual_seed(0)
+    batch = torch.stack([torch.zeros(3, 16, 16), torch.full((3, 16, 16), 200.0)])
+    partner = torch.tensor([1, 0])
+    mean = augment.mixed_pairs(batch, partner, 0.75, generator, cut=False)
+    assert torch.allclose(mean[0], torch.tensor(50.0)) and torch.allclose(mean[1], torch.tensor(150.0))
+    kept = augment.cut_share(0.6, 16)
+    cut = augment.mixed_pairs(batch, partner, kept, generator, cut=True)
+    assert (cut[0] == 0).float().mean() == pytest.approx(kept)
+    assert set(cut.unique().tolist()) == {0.0, 200.0}

@@ -18,7 +18,7 @@ from gristmill.deployment import export as exporting
 from gristmill.deployment.export import Graph, export, output_name, write_member, write_network
 from gristmill.deployment.screen import screen
 from gristmill.errors import UsageError
-from gristmill.models import catalog
+from gristmill.models import catalog, perceptron
 from gristmill.task import InputSpec, Target, Task
 
 RNG = np.random.default_rng(0)
@@ -64,6 +64,8 @@ def randomised(network: nn.Module, seed: int = 0) -> nn.Module:
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             nn.init.normal_(module.running_mean, 0, 0.3)
             nn.init.uniform_(module.running_var, 0.5, 2.0)
+            if module.bias is None:
+                continue
             nn.init.normal_(module.bias, 0, 0.2)
             if module.weight.requires_grad:
                 nn.init.normal_(module.weight, 0.0, 1.0)
@@ -93,8 +95,16 @@ def meta_of(side: int, channels: int) -> dict[str, Any]:
             "convstack.depth": 3,
         },
         {"family": "mbconv", "mbconv.resolution": 64, "mbconv.pretrained": False, "mbconv.width": 0.25},
+        {"family": "mbconv", "mbconv.resolution": 64, "mbconv.pretrained": False, "mbconv.tune": "upper"},
+        {
+            "family": "resnet",
+            "resnet.resolution": 24,
+            "resnet.width": 8,
+            "resnet.depth": 2,
+        },
+        {"family": "convnext", "convnext.resolution": 48, "convnext.width": 16, "convnext.depth": 1},
     ],
-    ids=["convstack-shallow", "convstack-deep", "mbconv"],
+    ids=["convstack-shallow", "convstack-deep", "mbconv", "mbconv-layers", "resnet", "convnext"],
 )
 def test_picture_networks_agree_with_torch(config: dict[str, Any], channels: int, tmp_path: Path) -> None:
     task, side = picture_task(channels), int(config[f"{config['family']}.resolution"])
@@ -291,6 +301,21 @@ def test_features_and_head_are_one_model(backbone: str, tmp_path: Path) -> None:
     got, features = session(tmp_path / "m.onnx").run(["label", "features"], {"image": pixels})
     np.testing.assert_array_equal(features, wanted)
     np.testing.assert_allclose(got, wanted @ state["weight"].T + state["bias"], atol=1e-4, rtol=1e-4)
+
+
+def test_a_hidden_layer_stands_between_features_and_head(tmp_path: Path) -> None:
+    config = {"family": "features", "features.backbone": "hog", "features.resolution": 32}
+    width = 21 * 64
+    state = {
+        "hidden.weight": RNG.normal(size=(16, width)).astype(np.float32) * 0.1,
+        "hidden.bias": RNG.normal(size=16).astype(np.float32),
+        "weight": RNG.normal(size=(3, 16)).astype(np.float32),
+        "bias": RNG.normal(size=3).astype(np.float32),
+    }
+    export("features", config, picture_task(), state, meta_of(32, 3), tmp_path / "m.onnx")
+    pixels = RNG.integers(0, 256, (4, 32, 32, 3), np.uint8)
+    got, columns = session(tmp_path / "m.onnx").run(["label", "features"], {"image": pixels})
+    np.testing.assert_allclose(got, perceptron.logits(state, columns), atol=1e-4, rtol=1e-4)
 
 
 def test_a_member_folder_describes_itself(tmp_path: Path) -> None:

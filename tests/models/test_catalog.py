@@ -13,7 +13,8 @@ from gristmill.testing.model import SHAPE, image_task, table_task
 
 
 def test_each_modality_has_its_families_the_floor_first() -> None:
-    assert [f.name for f in catalog.families(image_task())] == ["constant", "features", "convstack", "mbconv"]
+    pictures = ["constant", "features", "convstack", "resnet", "convnext", "mbconv"]
+    assert [f.name for f in catalog.families(image_task())] == pictures
     assert [f.name for f in catalog.families(table_task())] == ["constant", "linear", "trees", "mlp"]
 
 

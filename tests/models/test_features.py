@@ -80,7 +80,7 @@ def test_graphs_are_cached_and_named_by_what_they_compute() -> None:
     written = path.stat().st_mtime_ns
     assert features.backbone_onnx("hog", 16, 3) == path and path.stat().st_mtime_ns == written
     keys = {features.key(n, s, c) for n in features.BACKBONES for s in (32, 64) for c in (1, 3)}
-    assert len(keys) == 12
+    assert len(keys) == 4 * len(features.BACKBONES)
 
 
 def test_extraction_goes_batch_by_batch(tmp_path: Path) -> None:
@@ -88,3 +88,13 @@ def test_extraction_goes_batch_by_batch(tmp_path: Path) -> None:
     path = features.backbone_onnx("hog", 16, 3)
     whole = np.concatenate(list(features.extract(path, [batch[:2], batch[2:]], threads=1)))
     assert np.allclose(whole, run("hog", batch), atol=1e-6)
+
+
+def test_mirrored_features_are_the_mean_of_two_views() -> None:
+    path = features.backbone_onnx("hog", 32, 3)
+    batch = pictures(32)
+    (mean,) = features.extract(path, [batch], threads=1, mirror=True)
+    plain, turned = features.extract(path, [batch, batch[:, :, ::-1].copy()], threads=1)
+    assert np.allclose(mean, (plain + turned) / 2) and not np.allclose(plain, turned)
+    (same,) = features.extract(path, [batch[:, :, ::-1].copy()], threads=1, mirror=True)
+    assert np.allclose(mean, same, atol=1e-6)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gristmill.models import mbconv, weights
+from gristmill.models import lite, mbconv, weights
 
 needs_weights = pytest.mark.skipif(not weights.available(), reason="the embedded weights are not installed")
 
@@ -14,7 +14,7 @@ def test_the_padding_is_that_of_tensorflow() -> None:
 
 
 def test_widths_are_rounded_to_eight() -> None:
-    assert [mbconv.rounded(c) for c in (4, 12, 20, 24, 28, 320)] == [8, 16, 24, 24, 32, 320]
+    assert [lite.rounded(c) for c in (4, 12, 20, 24, 28, 320)] == [8, 16, 24, 24, 32, 320]
 
 
 def test_names_are_mapped() -> None:

@@ -4,9 +4,11 @@ import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from gristmill.training import loop, state
 from gristmill.training.checkpoint import load_array, load_tensors
@@ -212,3 +214,20 @@ def test_augmentation_and_both_views(run):
     resumed = run("b", parents=[first], from_rows=320, to_rows=960, config=config)
     assert resumed.facts["views"] == ["identity", "mirror"]
     assert same(resumed, run("c", to_rows=960, config=config))
+
+
+def test_a_trunk_sees_small_pictures_and_mixed_pairs_and_still_resumes_to_the_same(run):
+    config = {"aug.strength": 3, "train.trunk_side": 0.75}
+    whole = run("whole", config=config, to_rows=640)
+    halves = run("second", [run("first", config=config, to_rows=320)], config=config, to_rows=640)
+    assert whole.state == "done" and same(whole, halves)
+    assert not same(whole, run("plain", config={"train.trunk_side": 0.75}, to_rows=640))
+
+
+def test_targets_of_mixed_pictures_count_by_their_share():
+    pairs = state.Pairs(partner=torch.tensor([1, 0, 2]), share=0.75, rng=torch.Generator(), cut=False)
+    training = SimpleNamespace(objective=lambda logits, rows: rows.float().sum())
+    rows = torch.tensor([10, 20, 30])
+    assert loop._loss(training, torch.zeros(2, 1), rows, slice(0, 2), pairs) == 0.75 * 30 + 0.25 * 30
+    assert loop._loss(training, torch.zeros(1, 1), rows, slice(0, 1), pairs) == 0.75 * 10 + 0.25 * 20
+    assert loop._loss(training, torch.zeros(1, 1), rows, slice(0, 1), None) == 10

@@ -65,3 +65,15 @@ def test_regression_is_standardised_on_training_rows(loss):
 def test_a_constant_target_has_unit_scale():
     scale = scale_of(np.full(4, 7.0))
     assert standardised(np.array([7.0]), scale).tolist() == [0.0]
+
+
+def test_logits_are_adjusted_by_the_shares_of_classes():
+    values = np.array([0, 0, 0, 1, 2, 2, 2, 2])
+    aim = objective(LABEL, values, np.arange(8), None, recipe(balance="logits", smoothing=0.0), CPU)
+    logits = torch.zeros(1, 3)
+    # a network that knows nothing is charged the entropy of the shares, not log(3)
+    assert aim(logits, torch.tensor([3])).item() == pytest.approx(np.log(8))
+    assert aim(logits, torch.tensor([4])).item() == pytest.approx(np.log(2))
+    assert (
+        objective(PRICE, values, np.arange(8), None, recipe(balance="logits", loss="mse"), CPU).shares is None
+    )

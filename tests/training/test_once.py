@@ -108,3 +108,18 @@ def test_a_repeat_returns_the_record(regression, tmp_path, monkeypatch):
 def test_networks_are_not_fitted_in_one_shot(regression, tmp_path):
     with pytest.raises(UsageError, match="one shot"):
         fit(regression, tmp_path, "mlp")
+
+
+def test_mirrored_features_give_a_model_with_two_views(pictures, tmp_path):
+    config = {"backbone": "hog", "resolution": 32, "mirror": True}
+    parent = extract(Segment(id="f", kind="features", config=config), pictures, tmp_path / "f", threads=1)
+    outcome = fit(pictures, tmp_path, "features", [parent], **HOG, **{"features.mirror": "on"})
+    assert outcome.facts["views"] == ["identity", "mirror"]
+    assert deployable(outcome).meta["views"] == ["identity", "mirror"]
+
+
+def test_a_hidden_layer_over_features(pictures, tmp_path):
+    parent = features(pictures, tmp_path)
+    outcome = fit(pictures, tmp_path, "features", [parent], **HOG, **{"features.head": "mlp"})
+    assert outcome.score > 0.9
+    assert set(deployable(outcome).tensors) == {"hidden.weight", "hidden.bias", "weight", "bias"}

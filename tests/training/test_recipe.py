@@ -98,3 +98,22 @@ def test_halving_keeps_the_batch_of_a_step():
     assert (once.micro_batch, twice.micro_batch) == (found.batch // 2, found.batch // 4)
     assert once.evaluation_batch == found.evaluation_batch // 2
     assert found.halved(40).micro_batch == found.halved(40).evaluation_batch == 1
+
+
+def test_new_choices_are_off_unless_asked_for():
+    for family in ("convstack", "mbconv"):
+        plain = recipe(family=family)
+        assert (plain.strength, plain.trunk_side, plain.tune) == (0, 1.0, "all")
+
+
+def test_augmentation_grows_with_the_epochs_seen():
+    grows = recipe(**{"family": "convstack", "aug.strength": "auto"})
+    assert [grows.strength_in(e) for e in (0, 7, 8, 20, 50, 500)] == [0, 0, 1, 2, 3, 3]
+    assert recipe(**{"family": "convstack", "aug.strength": 2}).strength_in(0) == 2
+
+
+def test_only_pretrained_networks_are_tuned_in_their_upper_half():
+    upper = recipe(**{"family": "mbconv", "mbconv.tune": "upper"})
+    assert upper.tune == "upper" and upper.freeze_norm and upper.probe_rows > 0
+    scratch = recipe(**{"family": "mbconv", "mbconv.tune": "upper", "mbconv.pretrained": False})
+    assert scratch.tune == "all" and not scratch.freeze_norm

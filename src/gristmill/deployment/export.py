@@ -251,7 +251,7 @@ _ONE_SHOT: dict[str, Callable[[Graph, Task, Mapping[str, np.ndarray], Mapping[st
 def _on_backbone(
     config: Mapping[str, Any], task: Task, state: Mapping[str, np.ndarray], output: str
 ) -> onnx.ModelProto:
-    """The frozen backbone's graph as it is, with the linear head behind its features."""
+    """The frozen backbone's graph as it is, with the head behind its features."""
     import onnx
 
     from gristmill.models.features import backbone_onnx
@@ -260,7 +260,10 @@ def _on_backbone(
     channels = next(int(i.spec["channels"]) for i in task.inputs if i.kind == "image")
     model = onnx.load(backbone_onnx(str(chosen["backbone"]), int(chosen["resolution"]), channels))
     head = Graph(task.target.name)
-    head.output(output, head.gemm("features", state["weight"], state["bias"]), task.target.outputs)
+    columns = "features"
+    if "hidden.weight" in state:  # one hidden layer instead of none
+        columns = head.node("Gelu", head.gemm(columns, state["hidden.weight"], state["hidden.bias"]))
+    head.output(output, head.gemm(columns, state["weight"], state["bias"]), task.target.outputs)
     model.graph.node.extend(head.nodes)
     model.graph.initializer.extend(head.constants)
     model.graph.output.insert(0, head.outputs[0])
@@ -493,6 +496,15 @@ def _norm(w: _Network, node: Any, layer: Any) -> str:
     return w.graph.node("Add", scaled, w.graph.constant(shift.reshape(shape)))
 
 
+def _layer_norm(w: _Network, node: Any, layer: Any) -> str:
+    if len(layer.normalized_shape) != 1:
+        raise _unknown(f"LayerNorm over {len(layer.normalized_shape)} dimensions")
+    scale, shift = (w.graph.constant(t.detach().numpy()) for t in (layer.weight, layer.bias))
+    return w.graph.node(
+        "LayerNormalization", w.values[node.args[0]], scale, shift, axis=-1, epsilon=float(layer.eps)
+    )
+
+
 def _onnx_pads(layer: Any) -> list[int]:
     left, right, top, bottom = layer.padding
     return [top, left, bottom, right]
@@ -552,6 +564,7 @@ _MODULES: dict[str, Callable[[_Network, Any, Any], str]] = {
     "Linear": _linear_layer,
     "BatchNorm1d": _norm,
     "BatchNorm2d": _norm,
+    "LayerNorm": _layer_norm,
     "ZeroPad2d": _zero_pad,
     "MaxPool2d": _pool("MaxPool"),
     "AvgPool2d": _pool("AveragePool"),
@@ -582,6 +595,14 @@ def _cat(w: _Network, node: Any) -> str:
     return w.graph.node("Concat", *(w.values[v] for v in node.args[0]), axis=int(axis))
 
 
+def _sqrt(w: _Network, node: Any) -> str:
+    return w.graph.node("Sqrt", w.value(node.args[0]))
+
+
+def _permute(w: _Network, node: Any) -> str:
+    return w.graph.node("Transpose", w.values[node.args[0]], perm=[int(i) for i in node.args[1]])
+
+
 def _column(w: _Network, node: Any) -> str:
     """x[:, i] of a two-dimensional x."""
     rows, i = node.args[1]
@@ -598,7 +619,8 @@ def _functions() -> dict[Any, Callable[[_Network, Any], str]]:
         operator.add: _binary("Add"), torch.add: _binary("Add"), operator.iadd: _binary("Add"),
         operator.mul: _binary("Mul"), torch.mul: _binary("Mul"),
         operator.sub: _binary("Sub"), operator.truediv: _binary("Div"),
-        torch.flatten: _flatten, torch.cat: _cat, operator.getitem: _column,
+        torch.flatten: _flatten, torch.cat: _cat, torch.sqrt: _sqrt, torch.permute: _permute,
+        operator.getitem: _column,
         functional.relu: _relu, torch.relu: _relu, functional.relu6: _relu6,
     }  # fmt: skip
 

@@ -3,6 +3,8 @@
     constant   majority class or mean                       floor, every other model must beat it
     features   frozen backbone (hog, lite0) + linear head   one-shot, pictures
     convstack  whitened patches + 3x3 convolutions          network from scratch, pictures
+    resnet     pre-activation ResNet                        network from scratch, pictures
+    convnext   depthwise 7x7 blocks with layer norm         network from scratch, pictures
     mbconv     EfficientNet-Lite0, embedded weights         network, fine-tuned, pictures
     linear     one-hot + logistic or ridge regression       one-shot, tables
     trees      histogram gradient boosting                  one-shot, tables, the traditional model
@@ -25,11 +27,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from gristmill.errors import UsageError, did_you_mean
+from gristmill.models import flops
 from gristmill.space import Choice, Float, Int, Parameter, Space, Value
 from gristmill.task import Task
 
 if TYPE_CHECKING:
     from torch import nn
+
+FROM_SCRATCH = ("convstack", "resnet", "convnext")
+"""Picture networks that know nothing before: stored pictures are never enlarged for them."""
 
 Config = Mapping[str, Any]
 Shape = Mapping[str, Any]
@@ -119,14 +125,14 @@ def picture(task: Task) -> tuple[int, int]:
 def resolution(config: Config, task: Task) -> int:
     """Side in pixels of the square pictures that a configuration reads; 0 for tables.
 
-    A from-scratch `convstack` never enlarges the stored pictures; the ImageNet backbones do, because their
+    Networks FROM_SCRATCH never enlarge the stored pictures; the ImageNet backbones do, because their
     filters expect objects of that size.
     """
     chosen = family(config["family"])
     if not task.has_images or chosen.name == "constant":
         return 0
     side = int(chosen.get(config, "resolution"))
-    return min(side, picture(task)[1]) if chosen.name == "convstack" else side
+    return min(side, picture(task)[1]) if chosen.name in FROM_SCRATCH else side
 
 
 def build(config: Config, task: Task, shape: Shape | None = None) -> nn.Module:
@@ -143,12 +149,13 @@ def _without_weights(f: Family) -> Family:
     parameters = tuple(
         replace(p, domain=Choice(options=(fixed[p.name],)), default=fixed[p.name]) if p.name in fixed else p
         for p in f.parameters
+        if p.when != ("mbconv.pretrained", (True,))
     )
     return replace(f, parameters=parameters, weights=None)
 
 
 def _trimmed(p: Parameter, task: Task) -> Parameter:
-    if p.name != "convstack.resolution" or not task.has_images:
+    if p.name not in [f"{f}.resolution" for f in FROM_SCRATCH] or not task.has_images:
         return p
     assert isinstance(p.domain, Choice)
     sides = [int(o) for o in p.domain.options]
@@ -173,7 +180,8 @@ def _features_of(config: Config) -> dict[str, Any]:
     get = family("features").get
     backbone = get(config, "backbone")
     name = "lite0-layers" if backbone == "lite0" and get(config, "pool") == "layers" else backbone
-    return {"backbone": name, "resolution": get(config, "resolution")}
+    mirror = {"mirror": True} if get(config, "mirror") == "on" else {}
+    return {"backbone": name, "resolution": get(config, "resolution"), **mirror}
 
 
 def _build_convstack(config: Config, task: Task, shape: Shape | None = None) -> nn.Module:
@@ -191,6 +199,25 @@ def _build_convstack(config: Config, task: Task, shape: Shape | None = None) -> 
     )
 
 
+def _build_resnet(config: Config, task: Task, shape: Shape | None = None) -> nn.Module:
+    from gristmill.models.resnet import ResNet
+
+    return ResNet(**_sizes("resnet", config, task))
+
+
+def _build_convnext(config: Config, task: Task, shape: Shape | None = None) -> nn.Module:
+    from gristmill.models.convnext import ConvNeXt
+
+    return ConvNeXt(**_sizes("convnext", config, task))
+
+
+def _sizes(name: str, config: Config, task: Task) -> dict[str, Any]:
+    """What a from-scratch network is built with."""
+    chosen = {key: family(name).get(config, key) for key in ("width", "depth", "grid")}
+    fixed = {"channels": picture(task)[0], "outputs": task.target.outputs}
+    return {"size": resolution(config, task), **chosen, **fixed}
+
+
 def _build_mbconv(config: Config, task: Task, shape: Shape | None = None) -> nn.Module:
     from gristmill.models.mbconv import build as build_mbconv
 
@@ -201,6 +228,7 @@ def _build_mbconv(config: Config, task: Task, shape: Shape | None = None) -> nn.
         outputs=task.target.outputs,
         width=1.0 if pretrained else float(get(config, "width")),
         pretrained=pretrained,
+        layers=get(config, "tune") == "upper",
     )
 
 
@@ -250,6 +278,8 @@ _CATALOG: tuple[Family, ...] = (
                 backbone=(Choice(options=("hog", "lite0")), "lite0"),
                 resolution=(_ordered(32, 64, 96, 128, 160, 224), 128),
                 strength=(_STRENGTHS, "auto"),
+                mirror=(Choice(options=("off", "on")), "off"),
+                head=(Choice(options=("linear", "mlp")), "linear"),
             ),
             Parameter(
                 name="features.pool",
@@ -285,6 +315,50 @@ _CATALOG: tuple[Family, ...] = (
         build=_build_convstack,
     ),
     Family(
+        name="resnet",
+        modality="image",
+        learner="network",
+        role="model",
+        title="a residual network trained from scratch",
+        parameters=_parameters(
+            "resnet",
+            resolution=(_ordered(24, 32, 48, 64, 96, 128), 64),
+            grid=(_ordered(16, 24, 32), 32),
+            width=(_ordered(8, 16, 32, 48, 64), 32),
+            depth=(_ordered(1, 2, 3), 1),
+        ),
+        tiny={
+            "family": "resnet",
+            "resnet.resolution": 24,
+            "resnet.grid": 16,
+            "resnet.width": 8,
+            "resnet.depth": 1,
+        },
+        build=_build_resnet,
+    ),
+    Family(
+        name="convnext",
+        modality="image",
+        learner="network",
+        role="model",
+        title="a small ConvNeXt trained from scratch",
+        parameters=_parameters(
+            "convnext",
+            resolution=(_ordered(24, 32, 48, 64, 96, 128), 64),
+            grid=(_ordered(8, 16, 24), 16),
+            width=(_ordered(16, 32, 48, 64), 32),
+            depth=(_ordered(1, 2, 3), 2),
+        ),
+        tiny={
+            "family": "convnext",
+            "convnext.resolution": 24,
+            "convnext.grid": 8,
+            "convnext.width": 16,
+            "convnext.depth": 1,
+        },
+        build=_build_convnext,
+    ),
+    Family(
         name="mbconv",
         modality="image",
         learner="network",
@@ -301,6 +375,12 @@ _CATALOG: tuple[Family, ...] = (
                 domain=_ordered(0.25, 0.5, 1.0),
                 default=0.5,
                 when=("mbconv.pretrained", (False,)),
+            ),
+            Parameter(
+                name="mbconv.tune",
+                domain=Choice(options=("all", "upper")),
+                default="all",
+                when=("mbconv.pretrained", (True,)),
             ),
         ),
         tiny={"family": "mbconv", "mbconv.resolution": 64, "mbconv.pretrained": False, "mbconv.width": 0.25},
@@ -351,6 +431,12 @@ _CATALOG: tuple[Family, ...] = (
 )
 
 
+UPPER_SHARE = 0.35
+"""Cost of a step on the upper half of mbconv, its lower half computed once, beside a step on all of it."""
+
+SLOWNESS = {"resnet": 1.0, "convnext": 2.0}
+"""Seconds per operation of a training step beside those of `convstack` (measured in one process)."""
+
 GFLOPS_TRAIN = 30.0
 """Nominal floating-point rate of one core in a training step, in GFLOP/s (measured 25-60 on AVX2)."""
 
@@ -368,14 +454,18 @@ def _flops(config: Config, task: Task) -> float:
     side = resolution(config, task)
     if chosen.name == "convstack":
         return 3.0 * _convstack_flops(chosen, config, side)
+    if chosen.name in SLOWNESS:
+        return 3.0 * SLOWNESS[chosen.name] * flops.flops(flops.layers(config, task))
     if chosen.name == "mbconv":
         width = 1.0 if chosen.get(config, "pretrained") else float(chosen.get(config, "width"))
         # depthwise layers are bound by memory: about a third of the rate of dense ones
-        return 9.0 * 0.8e9 * float((side / 224) ** 2) * float(width**1.5)
+        whole = 9.0 * 0.8e9 * float((side / 224) ** 2) * float(width**1.5)
+        return UPPER_SHARE * whole if chosen.get(config, "tune") == "upper" else whole
     if chosen.name == "features":
         # hog does little arithmetic and moves much memory: measured 1.3 times lite0 at any side
         full = 0.8e9 if chosen.get(config, "backbone") == "lite0" else 1.04e9
-        return full * (side / 224) ** 2
+        views = 2.0 if chosen.get(config, "mirror") == "on" else 1.0
+        return views * full * (side / 224) ** 2
     if chosen.name == "mlp":
         width = float(chosen.get(config, "width"))
         return 3.0 * 2.0 * width**2 * (4.0 * float(chosen.get(config, "depth")) + 1.0)

@@ -3,6 +3,8 @@
     lite0         EfficientNet-Lite0 up to its mean-pooled last layer: 1280 columns (embedded weights)
     lite0-layers  the same pass, and what it saw on the way: mean and standard deviation of four earlier
                   blocks, and one of them pooled in 2 x 2 places: 2576 columns
+    lite0-lower   the lower half of the pass: the map after block CUT, flattened, and mean and standard
+                  deviation of the three tapped blocks below it; what a training of the upper half reads
     hog           orientation energies of a fixed gradient in 8 x 8 cells, block-normalised, and an 8 x 8
                   thumbnail: (18 + C) * 64 columns; the traditional picture description, needs no weights
 
@@ -39,10 +41,7 @@ VERSION = 1
 OPSET, IR_VERSION = 20, 9
 CELLS = 8
 ORIENTATIONS = 18
-BACKBONES = ("hog", "lite0", "lite0-layers")
-
-TAPPED: tuple[int, ...] = (4, 7, 10, 14)
-"""Blocks whose mean and standard deviation `lite0-layers` keeps: the ends of four resolutions or widths."""
+BACKBONES = ("hog", "lite0", "lite0-layers", "lite0-lower")
 
 PLACED = 10
 """The block that is also pooled in 2 x 2 places, where its channels still know them."""
@@ -73,7 +72,7 @@ def graph(name: str, resolution: int, channels: int) -> onnx.ModelProto:
     if name == "hog":
         width = _hog(writer, x, resolution, channels)
     else:
-        width = _lite0(writer, x, resolution, channels, layers=name == "lite0-layers")
+        width = _lite0(writer, x, resolution, channels, name)
     return writer.model(f"{name} features", resolution, channels, width)
 
 
@@ -83,11 +82,20 @@ def key(name: str, resolution: int, channels: int) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def extract(path: Path, batches: Iterable[np.ndarray], threads: int) -> Iterator[np.ndarray]:
-    """Features float32 (n, d) of each batch of pictures uint8 (n, r, r, C), on `threads` threads."""
+def extract(
+    path: Path, batches: Iterable[np.ndarray], threads: int, *, mirror: bool = False
+) -> Iterator[np.ndarray]:
+    """Features float32 (n, d) of each batch of pictures uint8 (n, r, r, C), on `threads` threads.
+
+    With `mirror` the mean over the picture and its mirror image. A linear head on that mean answers what it
+    would answer on average over the two views, so a bundle with both views and the plain graph agrees.
+    """
     session = open_session(path, threads)
     for batch in batches:
         (features,) = session.run(["features"], {"image": batch})
+        if mirror:
+            (other,) = session.run(["features"], {"image": np.ascontiguousarray(batch[:, :, ::-1])})
+            features = (features + other) / 2
         yield features
 
 
@@ -145,9 +153,11 @@ class _Writer:
         return model
 
 
-def _lite0(w: _Writer, x: str, side: int, channels: int, *, layers: bool) -> int:
-    """Append EfficientNet-Lite0 up to its pooled features; returns their width."""
-    from gristmill.models.mbconv import LAST, STAGES
+def _lite0(w: _Writer, x: str, side: int, channels: int, name: str) -> int:
+    """Append EfficientNet-Lite0 up to its pooled features, or its lower half; returns their width."""
+    from gristmill.models.lite import CUT, LAST, STAGES, TAPPED
+
+    layers = name != "lite0"
 
     tensors = load(LITE0)
     if channels == 1:
@@ -163,6 +173,9 @@ def _lite0(w: _Writer, x: str, side: int, channels: int, *, layers: bool) -> int
             if layers and number in TAPPED:
                 pooled += _moments(w, x)
                 width += 2 * outside
+            if name == "lite0-lower" and number == CUT:
+                w.node("Concat", w.node("Flatten", x), *pooled, axis=1, output="features")
+                return width - LAST + outside * (side // shrunk) ** 2
             if layers and number == PLACED:
                 pooled.append(_places(w, x, side // shrunk))
                 width += 4 * outside

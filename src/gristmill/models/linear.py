@@ -111,7 +111,7 @@ class _Rows:
             wanted = np.eye(task.target.outputs, dtype=np.float32)[y]
             every = class_weights(y, every, task)
         columns = np.asarray(x, np.float32)
-        mean, scale = _standardisation(columns)
+        mean, scale = standardisation(columns)
         return _Rows(
             x=torch.from_numpy((columns - mean) * scale),
             y=torch.from_numpy(wanted),
@@ -153,7 +153,8 @@ class _Rows:
         }
 
 
-def _standardisation(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def standardisation(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and inverse deviation float32 (d,) of the columns; zero where a column does not vary."""
     mean, std = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
     varying = std > 1e-7
     floor = STD_FLOOR * float(np.median(std[varying])) if varying.any() else 1.0

@@ -9,7 +9,12 @@ bottom right), which fixes the sides it reads to multiples of 32.
 State (float32, `state_dict` names): `stem.{conv.weight, norm.*}`, per block i `blocks.i.{expand, depthwise,
 project}.{conv.weight, norm.{weight,bias,running_mean,running_var,num_batches_tracked}}` (block 0 has no
 expand), `last.{conv.weight, norm.*}`, `head.weight` (K, 1280), `head.bias` (K,).
-`trained_state(channels)` maps the embedded weights to these names.
+`trained_state(channels)` maps the embedded weights to these names. With `layers` the head reads 2112 columns,
+and `norm.{running_mean,running_var,num_batches_tracked}` (2112,) standardises them.
+
+The network has two halves. The blocks up to number CUT cost two thirds of a training step and know edges,
+textures and parts; those above know what ImageNet's objects are. Tuning only the upper half lets the lower
+one be computed once per picture (`gristmill.training.lower`).
 
 B = batch, C = channels, H = height, W = width
 """
@@ -21,22 +26,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from gristmill.models.lite import CUT, LAST, STAGES, STEM, TAPPED, rounded
 from gristmill.models.weights import LITE0, Weights, load
 
 if TYPE_CHECKING:
     import numpy as np
 
-STAGES: tuple[tuple[int, int, int, int, int], ...] = (
-    # repeats, kernel, stride, expansion, channels out
-    (1, 3, 1, 1, 16),
-    (2, 3, 2, 6, 24),
-    (2, 5, 2, 6, 40),
-    (3, 3, 2, 6, 80),
-    (3, 5, 1, 6, 112),
-    (4, 5, 2, 6, 192),
-    (1, 3, 1, 6, 320),
-)
-STEM, LAST = 32, 1280
 NORM_EPS = 1e-3
 NORM_MOMENTUM = 0.01  # TensorFlow's 0.99, said the way torch counts
 
@@ -44,24 +39,30 @@ NORM_MOMENTUM = 0.01  # TensorFlow's 0.99, said the way torch counts
 class MBConv(nn.Module):
     """EfficientNet-Lite; see the module's docstring.
 
+    Args:
+        layers: The head also reads mean and standard deviation of the four blocks TAPPED, standardised.
+
     Shape: float (B, C, H, W) in 0..255, H and W multiples of 32 -> float (B, K).
     """
 
-    def __init__(self, *, channels: int, outputs: int, width: float = 1.0) -> None:
+    def __init__(self, *, channels: int, outputs: int, width: float = 1.0, layers: bool = False) -> None:
         super().__init__()
         self.mean, self.scale = LITE0.mean, LITE0.scale
         self.stem = Layer(channels, STEM, kernel=3, stride=2, act=True)
         blocks: list[nn.Module] = []
-        inside = STEM
+        inside, columns = STEM, LAST
         for repeats, kernel, stride, expansion, wanted in STAGES:
             outside = rounded(wanted * width)
             for i in range(repeats):
                 blocks.append(Block(inside, outside, kernel, stride if i == 0 else 1, expansion))
                 inside = outside
+                if layers and len(blocks) - 1 in TAPPED:
+                    columns += 2 * outside
         self.blocks = nn.ModuleList(blocks)
         self.last = Layer(inside, LAST, kernel=1, act=True)
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.head = nn.Linear(LAST, outputs)
+        self.norm = nn.BatchNorm1d(columns, eps=0.0, affine=False) if layers else None
+        self.head = nn.Linear(columns, outputs)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -69,11 +70,37 @@ class MBConv(nn.Module):
         """Nothing is learned from data before the first step."""
 
     def features(self, image: Tensor) -> Tensor:
-        """Mean-pooled features (B, 1280) of pictures (B, C, H, W) in 0..255."""
+        """What the head reads (B, d) of pictures (B, C, H, W) in 0..255."""
+        return self.upper_features(*self.lower(image))
+
+    def lower(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The lower half: the map (B, c, h, w) after block CUT, and with `layers` what was tapped."""
         x = self.stem(image * (1.0 / self.scale) + (-self.mean / self.scale))
-        for block in self.blocks:
-            x = block(x)
-        return torch.flatten(self.pool(self.last(x)), 1)
+        return self._through(x, 0, CUT + 1)
+
+    def upper_features(self, x: Tensor, tapped: list[Tensor]) -> Tensor:
+        """What the head reads, from what `lower` gave."""
+        x, above = self._through(x, CUT + 1, len(self.blocks))
+        last = torch.flatten(self.pool(self.last(x)), 1)
+        if self.norm is None:
+            return last
+        columns: Tensor = self.norm(torch.cat([last, *tapped, *above], 1))
+        return columns
+
+    def upper(self, x: Tensor, tapped: Tensor) -> Tensor:
+        """Logits (B, K) of a map (B, c, h, w) and the tapped columns (B, t) of a network with `layers`."""
+        logits: Tensor = self.head(self.upper_features(x, [tapped]))
+        return logits
+
+    def _through(self, x: Tensor, first: int, end: int) -> tuple[Tensor, list[Tensor]]:
+        tapped: list[Tensor] = []
+        for number in range(first, end):
+            x = self.blocks[number](x)
+            if self.norm is not None and number in TAPPED:
+                mean = self.pool(x)
+                away = x - mean
+                tapped += [mean, torch.sqrt(self.pool(away * away) + 1e-6)]
+        return x, [torch.flatten(t, 1) for t in tapped]
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (B, K)."""
@@ -128,23 +155,24 @@ def same_padding(kernel: int) -> tuple[int, int, int, int]:
     return (total // 2, total - total // 2, total // 2, total - total // 2)
 
 
-def rounded(channels: float) -> int:
-    """The nearest multiple of 8, not below 90 % of what was asked for (MobileNet's rule)."""
-    near = max(8, int(channels + 4) // 8 * 8)
-    return near + 8 if near < 0.9 * channels else near
-
-
-def build(*, channels: int, outputs: int, width: float = 1.0, pretrained: bool = False) -> MBConv:
+def build(
+    *, channels: int, outputs: int, width: float = 1.0, pretrained: bool = False, layers: bool = False
+) -> MBConv:
     """The network; `pretrained` fills all but the head with the embedded weights.
+
+    Pretrained `layers` belong to a training of the upper half: the lower one then holds no gradient.
 
     Raises:
         ResourceError: if `pretrained` and the weights are not installed.
     """
-    network = MBConv(channels=channels, outputs=outputs, width=width)
+    network = MBConv(channels=channels, outputs=outputs, width=width, layers=layers)
     if pretrained:
         state = {k: torch.from_numpy(v.copy()) for k, v in trained_state(channels).items()}
         _, unexpected = network.load_state_dict(state, strict=False)
         assert not unexpected, unexpected
+        if layers:
+            network.stem.requires_grad_(False)
+            network.blocks[: CUT + 1].requires_grad_(False)
     return network
 
 

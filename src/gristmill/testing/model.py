@@ -18,12 +18,12 @@ from gristmill.segment import config_hash
 from gristmill.space import Space
 from gristmill.task import InputSpec, Target, Task, TaskKind
 
-TRACEABLE_FUNCTIONS = ("flatten", "add", "mul", "cat", "relu6", "getitem")
+TRACEABLE_FUNCTIONS = ("flatten", "add", "sub", "mul", "sqrt", "permute", "cat", "relu6", "getitem")
 """Functions of a traced network that the export writer knows."""
 
 TRACEABLE_LAYERS = (
     "Conv2d", "BatchNorm1d", "BatchNorm2d", "ReLU", "ReLU6", "GELU", "Linear", "MaxPool2d", "AvgPool2d",
-    "AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "Embedding", "ZeroPad2d",
+    "AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "Embedding", "ZeroPad2d", "LayerNorm",
 )  # fmt: skip
 """Layers that the export writer knows."""
 

@@ -23,7 +23,7 @@ from gristmill.training import outcomes
 from gristmill.training.checkpoint import conclude, finished
 from gristmill.training.optim import set_rates
 from gristmill.training.pace import Pace
-from gristmill.training.state import Training, restarted, start
+from gristmill.training.state import Pairs, Training, restarted, start
 from gristmill.training.stream import Batch, Inputs, evaluation_batches
 
 if TYPE_CHECKING:
@@ -113,13 +113,13 @@ def step(training: Training, batch: Batch) -> Tensor:
     """One optimizer step on `batch`, in micro-batches when memory is short; returns the mean loss."""
     device.seed(training.seed_of_step())
     set_rates(training.optimizers, training.rate())
-    inputs = training.augmented(batch)
+    inputs, pairs = training.augmented(batch), training.pairs(batch)
     total = torch.zeros((), device=batch.rows.device)
     for part in range(0, len(batch), training.micro_batch):
         now = slice(part, part + training.micro_batch)
         with training.precision():
-            logits = training.network(*(x[now] for x in inputs))
-        loss = training.objective(logits.float(), batch.rows[now]) / len(batch)
+            logits = training.forward(training.network, tuple(x[now] for x in inputs))
+        loss = _loss(training, logits.float(), batch.rows, now, pairs) / len(batch)
         loss.backward()
         total += loss.detach()
     for optimizer in training.optimizers:
@@ -127,6 +127,15 @@ def step(training: Training, batch: Batch) -> Tensor:
         optimizer.zero_grad(set_to_none=True)
     training.advance()
     return total
+
+
+def _loss(training: Training, logits: Tensor, rows: Tensor, now: slice, pairs: Pairs | None) -> Tensor:
+    """Sum of the losses of the rows `now`; of mixed pictures each target counts by its share."""
+    own = training.objective(logits, rows[now])
+    if pairs is None:
+        return own
+    other = training.objective(logits, rows[pairs.partner.to(rows.device)][now])
+    return torch.lerp(other, own, pairs.share)
 
 
 def goes_on(training: Training, pace: Pace, loss: Tensor) -> bool:
@@ -152,12 +161,9 @@ def predict(network: nn.Module, inputs: Inputs, rows: np.ndarray, training: Trai
 
 
 def _logits(network: nn.Module, views: tuple[str, ...], training: Training, batch: Batch) -> Tensor:
-    inputs = training.as_floats(batch.inputs)
     with training.precision():
-        logits: Tensor = network(*inputs).float()
-        if "mirror" in views:
-            logits = (logits + network(inputs[0].flip(-1)).float()) / 2
-    return logits
+        logits = [training.forward(network, training.viewed(batch, v)).float() for v in views]
+    return torch.stack(logits).mean(0) if len(logits) > 1 else logits[0]
 
 
 def prepared_rows(prepared: Prepared) -> np.ndarray:

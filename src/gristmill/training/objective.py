@@ -39,10 +39,13 @@ class Objective:
     values: Tensor
     weights: Tensor | None
     scale: Scale | None
+    shares: Tensor | None = None
+    """Logarithm of each class's share (K,), added to its logit: rare classes must win by themselves."""
 
     def __call__(self, logits: Tensor, rows: Tensor) -> Tensor:
         """Weighted sum of the rows' losses; logits (B, K), rows (B,)."""
         target = self.values[rows]
+        logits = logits if self.shares is None else logits + self.shares
         if self.loss == "cross_entropy":
             losses = functional.cross_entropy(
                 logits, target, reduction="none", label_smoothing=self.smoothing
@@ -77,7 +80,15 @@ def objective(
         values=torch.from_numpy(numbers).to(device),
         weights=by_row,
         scale=scale,
+        shares=_log_shares(target, values[rows], device) if recipe.balance == "logits" else None,
     )
+
+
+def _log_shares(target: Target, values: np.ndarray, device: torch.device) -> Tensor | None:
+    if target.task == "regression":
+        return None
+    counts = np.maximum(np.bincount(values, minlength=target.outputs), 1)
+    return torch.from_numpy(np.log(counts / counts.sum()).astype(np.float32)).to(device)
 
 
 def scale_of(values: np.ndarray) -> Scale:

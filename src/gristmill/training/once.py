@@ -99,7 +99,8 @@ def extract(
     batches = (_squares(store, name, rows[i : i + size], side) for i in range(0, len(rows), size))
     pace.begin()
     done: list[np.ndarray] = []
-    for part in features.extract(features.backbone_onnx(backbone, side, channels), batches, threads):
+    path, mirror = features.backbone_onnx(backbone, side, channels), bool(segment.config.get("mirror"))
+    for part in features.extract(path, batches, threads, mirror=mirror):
         done.append(part.astype(np.float16))
         count = sum(len(d) for d in done)
         pace.tick(count)
@@ -223,6 +224,7 @@ def _of_features(
         "backbone": chosen["backbone"],
         "resolution": side,
         "preprocessing": {"image": image},
+        "views": ["identity", "mirror"] if chosen.get("mirror") else ["identity"],
     }
     return Columns(
         train=joined[rows[kept]].astype(np.float32),
@@ -250,13 +252,20 @@ def _fitted(
     if name == "constant":
         state = _constant(y, prepared)
         return state, np.tile(state["bias"], (len(columns.evaluated), 1))
-    learner: Any = importlib.import_module(f"gristmill.models.{'trees' if name == 'trees' else 'linear'}")
+    learner: Any = importlib.import_module(f"gristmill.models.{_module(segment.config)}")
     team = {"threads": threads} if name == "trees" else {}  # the linear learner follows torch's threads
     left = pace.cap_s - pace.seconds - CLOSING_S
     state = learner.fit(
         columns.train, y, weights, task, segment.config, segment.seed, seconds=max(0.1, left), **team
     )
     return state, learner.logits(state, columns.evaluated)
+
+
+def _module(config: Mapping[str, Any]) -> str:
+    """The file in `gristmill.models` that fits a configuration."""
+    if config["family"] == "features":
+        return "perceptron" if family("features").get(config, "head") == "mlp" else "linear"
+    return "trees" if config["family"] == "trees" else "linear"
 
 
 def _constant(y: np.ndarray, prepared: Prepared) -> dict[str, np.ndarray]:
@@ -297,7 +306,7 @@ def _outcome(
     facts = {
         "seconds_per_row": (pace.seconds - startup) / max(1, rows),
         "startup_s": startup,
-        "views": ["identity"],
+        "views": described["views"],
         "target": described["target"],
         "parameters": described["parameters"],
         **({"strength": float(state["strength"])} if "strength" in state else {}),

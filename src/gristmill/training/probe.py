@@ -16,6 +16,7 @@ from gristmill.models import features, linear
 
 if TYPE_CHECKING:
     from gristmill.task import Task
+    from gristmill.training.lower import Lower
     from gristmill.training.objective import Objective
     from gristmill.training.stream import Pictures
 
@@ -25,6 +26,9 @@ BATCH_PIXELS = 2**18
 
 _shared: dict[tuple[str, int, int, bytes], np.ndarray] = {}
 """The features of the last `every`, by store, side, channels and rows: the models of all folds read them."""
+
+UPPER_BATCH = 256
+STD_FLOOR = linear.STD_FLOOR
 
 
 def fit_head(
@@ -43,9 +47,34 @@ def fit_head(
     them) the features of all of these are computed, once for all calls that name the same: a frozen backbone
     learns nothing, so folds may share it. Which call comes first changes no number.
     """
+    x = _features(pictures.squares, rows) if every is None else _of_every(pictures, every, rows)
+    _fit(network, x, rows, aim, task, seed)
+
+
+def fit_upper_head(
+    network: nn.Module, lower: Lower, rows: np.ndarray, aim: Objective, task: Task, seed: int
+) -> None:
+    """The same for a network whose lower half is stored: standardise the columns, then fit the head."""
+    standing: Any = network
+    standing.eval()
+    found = []
+    with torch.inference_mode():
+        for i in range(0, len(rows), UPPER_BATCH):
+            some = torch.from_numpy(rows[i : i + UPPER_BATCH]).to(lower.device)
+            x, tapped = lower.gather(some, None)
+            found.append(standing.upper_features(x, [tapped]).cpu())
+    columns = torch.cat(found)
+    std, mean = torch.std_mean(columns, 0, correction=0)
+    with torch.no_grad():
+        standing.norm.running_mean.copy_(mean)
+        standing.norm.running_var.copy_(std.clamp_min(max(1e-6, STD_FLOOR * float(std.median()))) ** 2)
+        columns = (columns - mean) / standing.norm.running_var.cpu().sqrt()
+    _fit(network, columns.numpy(), rows, aim, task, seed)
+
+
+def _fit(network: nn.Module, x: np.ndarray, rows: np.ndarray, aim: Objective, task: Task, seed: int) -> None:
     ids = torch.from_numpy(rows).to(aim.values.device)
     weights = None if aim.weights is None else aim.weights[ids].cpu().numpy()
-    x = _features(pictures.squares, rows) if every is None else _of_every(pictures, every, rows)
     state = linear.fit(x, aim.values[ids].cpu().numpy(), weights, task, {"family": "features"}, seed)
     with torch.no_grad():
         head: Any = network.head

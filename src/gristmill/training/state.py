@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from gristmill import device as devices
+from gristmill.data.augment import cut_share, mixed_pairs
 from gristmill.errors import DataError
 from gristmill.models.catalog import build, resolution
 from gristmill.segment import Outcome, Segment
 from gristmill.training import checkpoint, probe
+from gristmill.training.lower import Lower, mirrored_in
 from gristmill.training.objective import Objective, class_weights, objective
 from gristmill.training.optim import Average, load_optimizer_tensors, optimizer_tensors, optimizers
 from gristmill.training.recipe import Recipe, from_config
@@ -56,6 +58,16 @@ class Plan:
     cooldown: bool
     capped: bool
     evaluated_rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """Which picture is mixed into each one, by position, what it keeps of itself, and how."""
+
+    partner: Tensor
+    share: float
+    rng: torch.Generator
+    cut: bool
 
 
 class Training:
@@ -126,10 +138,49 @@ class Training:
 
     def augmented(self, batch: Batch) -> tuple[Tensor, ...]:
         """The batch's inputs as floats, pictures augmented."""
+        if isinstance(self.inputs, Lower):
+            turn = mirrored_in(batch.epoch, batch.rows) if self.recipe.flip else None
+            return self.inputs.gather(batch.rows, turn)
         if self.augment is None:
             return self.as_floats(batch.inputs)
         rng = generator(self.segment.seed, self.steps, 1)
-        return self.as_floats((self.augment(batch.inputs[0], rng, batch.epoch, batch.rows),))
+        strength = self.recipe.strength_in(batch.epoch)
+        drawn = replace(self.augment, strength=strength)(batch.inputs[0], rng, batch.epoch, batch.rows)
+        pair = self.pairs(batch)
+        if pair is not None:
+            drawn = mixed_pairs(drawn, pair.partner, pair.share, pair.rng, cut=pair.cut)
+        return self.as_floats((self._sized(drawn),))
+
+    def pairs(self, batch: Batch) -> Pairs | None:
+        """How the pictures of the batch are mixed in pairs: from strength 2 on, every other batch."""
+        if not isinstance(self.inputs, Pictures) or self.recipe.strength_in(batch.epoch) < 2:
+            return None
+        rng = generator(self.segment.seed, self.steps, 2)
+        kind, share = int(torch.randint(0, 4, (), generator=rng)), float(torch.rand((), generator=rng))
+        partner = torch.randperm(len(batch), generator=rng)
+        if kind > 1:
+            return None
+        kept = cut_share(share, self.recipe.resolution) if kind == 0 else share
+        return Pairs(partner=partner, share=kept, rng=rng, cut=kind == 0)
+
+    def _sized(self, pictures: Tensor) -> Tensor:
+        """The pictures at the side of the trunk, or whole in a cooldown."""
+        side = round(self.recipe.trunk_side * self.recipe.resolution)
+        if self.plan.cooldown or side >= self.recipe.resolution:
+            return pictures
+        return nn.functional.interpolate(pictures.float(), size=(side, side), mode="bilinear", antialias=True)
+
+    def viewed(self, batch: Batch, view: str) -> tuple[Tensor, ...]:
+        """The batch's inputs as a test-time view shows them, as floats."""
+        if isinstance(self.inputs, Lower):
+            return self.inputs.gather(batch.rows, torch.full(batch.rows.shape, view == "mirror"))
+        inputs = self.as_floats(batch.inputs)
+        return (inputs[0].flip(-1),) if view == "mirror" else inputs
+
+    def forward(self, network: Any, inputs: tuple[Tensor, ...]) -> Tensor:
+        """Logits of inputs as `augmented` and `viewed` give them."""
+        logits: Tensor = network.upper(*inputs) if isinstance(self.inputs, Lower) else network(*inputs)
+        return logits
 
     def as_floats(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """uint8 pictures as floats 0..255 in channels_last; everything else as it is."""
@@ -261,7 +312,12 @@ def _inputs(
             "size": recipe.resolution,
             "how": recipe.how,
         }
-        return Pictures(squares, device.torch, store), {
+        inputs = (
+            Lower(squares, device.torch, store)
+            if recipe.tune == "upper"
+            else Pictures(squares, device.torch, store)
+        )
+        return inputs, {
             "inputs": [spec.name],
             "preprocessing": {"image": picture},
         }
@@ -290,6 +346,10 @@ def _prime(
     seed: int,
 ) -> None:
     """Fit what is learned from data before the first step: whitening, bins, the probe of a fine-tuning."""
+    if isinstance(inputs, Lower):
+        rows = order.epoch(0)[: recipe.probe_rows]
+        probe.fit_upper_head(network, inputs, rows, aim, prepared.task, seed)
+        return
     first = order.epoch(0)[: INIT_PICTURES if recipe.resolution else INIT_ROWS]
     shown = inputs(first)
     init: Any = network.init_from_batch
@@ -340,7 +400,8 @@ def _described(segment: Segment, recipe: Recipe, aim: Objective, meta: Mapping[s
 
 def _augment(recipe: Recipe) -> Any:
     """The augmentation of pictures, or None where there is nothing to do."""
-    if not recipe.resolution or not (recipe.flip or recipe.shift or recipe.cutout or recipe.colour):
+    wanted = recipe.flip, recipe.shift, recipe.cutout, recipe.colour, recipe.strength, recipe.trunk_side < 1
+    if not recipe.resolution or not any(wanted):
         return None
     from gristmill.data.augment import Augment
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -109,7 +110,12 @@ class Columns:
         return tuple(t.index_select(0, ids) for t in self.tensors)
 
 
-Inputs = Pictures | Columns
+class Inputs(Protocol):
+    """Pictures, Columns or Lower: from row ids (B,) to the tensors of a batch on `device`."""
+
+    device: torch.device
+
+    def __call__(self, rows: np.ndarray) -> tuple[Tensor, ...]: ...
 
 
 def training_batches(order: Order, inputs: Inputs, first: int, last: int) -> Iterator[Batch]:
