@@ -51,7 +51,15 @@ class Base:
 
 
 FEATURES = {"family": "features", "features.backbone": "lite0", "features.resolution": 96}
-UPPER = {"family": "mbconv", "mbconv.resolution": 96, "mbconv.tune": "upper", "aug.flip": "on"}
+UPPER = {
+    "family": "mbconv",
+    "mbconv.resolution": 96,
+    "mbconv.tune": "upper",
+    "mbconv.rate": 1e-4,
+    "mbconv.head_factor": 1.0,
+    "mbconv.smoothing": 0.0,
+    "aug.flip": "on",
+}
 CONVSTACK = {
     "family": "convstack",
     "convstack.resolution": 32,
@@ -79,9 +87,10 @@ BASES = (
         changes={
             "all layers": {"mbconv.tune": "all"},
             "no mirror": {"aug.flip": "off"},
-            "half the rate": {"mbconv.rate": 1e-4},
-            "twice the rate": {"mbconv.rate": 4e-4},
-            "no label smoothing": {"mbconv.smoothing": 0.0},
+            "half the rate": {"mbconv.rate": 5e-5},
+            "twice the rate": {"mbconv.rate": 2e-4},
+            "label smoothing": {"mbconv.smoothing": 0.1},
+            "head three times as fast": {"mbconv.head_factor": 3.0},
         },
     ),
     Base(
@@ -120,12 +129,12 @@ def _measured(
     base: Base, chosen: MetaSet, options: argparse.Namespace, rows: list[dict[str, Any]], until: float
 ) -> list[dict[str, Any]]:
     """The missing rows of one base on one set, one seed after the other: an early stop is whole."""
-    known = {_key(r) for r in rows}
+    known = {(*_key(r), r["key"]) for r in rows}  # a changed configuration is measured anew
     cells = [
         (seed, change, {**base.config, **changed})
         for seed in range(options.seeds)
         for change, changed in {"": {}, **base.changes}.items()
-        if (base.name, chosen.name, change, seed) not in known
+        if (base.name, chosen.name, change, seed, config_hash({**base.config, **changed})) not in known
     ]
     new: list[dict[str, Any]] = []
     if not cells or time.monotonic() > until:
