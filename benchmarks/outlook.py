@@ -56,6 +56,11 @@ class Case:
         """The best score after T."""
         return self.course[-1][1]
 
+    @property
+    def error(self) -> float:
+        """What it lacks to a perfect one."""
+        return 1.0 - self.now
+
 
 def main() -> int:
     """Fit when asked, judge, append the rows; 1 when a bar is missed."""
@@ -126,9 +131,10 @@ def _fit(cases: list[Case]) -> dict[str, Any]:
 def _claims(cases: list[Case], factor: int) -> list[dict[str, Any]]:
     """Coverage of the interval (at least 0.7 of the nominal 0.8), and the error of the middle against the
     plain guess that nothing changes."""
-    found = [next(o for o in outlook(c.course, c.seconds, c.now) if o.factor == factor) for c in cases]
-    inside = [o.low - 1e-4 <= c.later <= o.high + 1e-4 for o, c in zip(found, cases, strict=True)]
-    missed = [abs(o.score - c.later) for o, c in zip(found, cases, strict=True)]
+    found = [next(o for o in outlook(c.course, c.seconds) if o.factor == factor) for c in cases]
+    pairs = list(zip(found, cases, strict=True))
+    inside = [o.least * c.error - 1e-4 <= 1 - c.later <= o.most * c.error + 1e-4 for o, c in pairs]
+    missed = [abs(o.middle * c.error - (1 - c.later)) for o, c in pairs]
     plain = [abs(c.now - c.later) for c in cases]
     tasks = sorted({c.task for c in cases})
     ratio = float(np.mean(missed) / max(1e-9, np.mean(plain)))

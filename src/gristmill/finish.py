@@ -574,6 +574,7 @@ def conclude(
         seed=seed,
         options=options,
         notes=keeper.plan.notes,
+        lines=keeper.journal.lines,
     )
     write_bytes(keeper.run.report, render(record).encode())
     write_json(keeper.run.folder / "report.json", record.to_json())

@@ -19,16 +19,21 @@ from gristmill import planning
 from gristmill.data.audit import Audit
 from gristmill.data.prepare import Prepared
 from gristmill.data.source import Source
+from gristmill.evaluation.metrics import metric
 from gristmill.evaluation.records import Evaluation
 from gristmill.evaluation.selection import selection_bias
 from gristmill.models import catalog
-from gristmill.report import Candidate, DataView, Finding, Rival, RunReport, Span
+from gristmill.report import Candidate, DataView, Finding, Prospect, Rival, RunReport, Span
+from gristmill.search.journal import Line
 from gristmill.search.ledger import Trial
+from gristmill.search.outlook import outlook
 from gristmill.search.study import Study
 
 LIBRARIES = ("torch", "onnxruntime", "numpy", "scikit-learn", "pillow")
 THUMBNAIL = 128
 """Side in pixels of the pictures shown beside a confusion."""
+_SHORTEST_COURSE = 4
+"""Times at which a better score than the floor's was known; fewer say nothing about more time."""
 SHOWN_NAMES = 200
 """Names per finding that a report lists; the audit's record keeps all."""
 
@@ -99,8 +104,10 @@ def tell(
     seed: int,
     options: Mapping[str, Any],
     notes: Sequence[str],
+    lines: Iterable[Line] = (),
 ) -> RunReport:
-    """The report's record. `outputs`: answers on valid of every candidate, for the selection bias."""
+    """The report's record. `outputs`: answers on valid of every candidate, for the selection bias. `lines`:
+    the journal, for what more time would buy."""
     task, parts = prepared.task, prepared.parts
     target = task.target
     board = candidates(study, weights)
@@ -141,12 +148,39 @@ def tell(
         timeline=tuple(Span(name=name, seconds=round(seconds, 2)) for name, seconds in timeline),
         spent_s=round(spent, 1),
         budget_s=budget,
+        prospects=() if budget is None else prospects(lines, evaluation, spent),
         state=state,
         thumbnails=thumbnails(prepared, evaluation),
         command=_command(),
         seed=seed,
         options=options,
         versions=versions(),
+    )
+
+
+def prospects(lines: Iterable[Line], evaluation: Evaluation, spent: float) -> tuple[Prospect, ...]:
+    """What more time is expected to do to the deciding metric; nothing when the search was hardly one."""
+    course, best = list[tuple[float, float]](), float("-inf")
+    for line in lines:
+        if line.kind == "outcome" and line.data.get("score") is not None:
+            best = max(best, float(line.data["score"]))
+        elif line.kind == "clock" and best > 0.0:
+            course.append((float(line.data["spent"]), best))
+    if len(course) < _SHORTEST_COURSE:
+        return ()
+    now, perfect = evaluation.score.value, metric(evaluation.metric).perfect
+
+    def reached(left: float) -> float:
+        return perfect - left * (perfect - now)
+
+    return tuple(
+        Prospect(
+            seconds=round(o.factor * spent),
+            value=reached(o.middle),
+            low=reached(o.most),
+            high=reached(o.least),
+        )
+        for o in outlook(course, course[-1][0])
     )
 
 

@@ -165,3 +165,16 @@ def test_regression_doubts_speak_of_the_unit(example) -> None:
     residuals = {**report.evaluation["residuals"], "bias": 15_000.0}
     leaning = replace(report, evaluation={**report.evaluation, "residuals": residuals})
     assert "too high by 15,000 €" in {d.title: d.text for d in doubts(leaning)}["It leans high"]
+
+
+def test_more_time_is_told_with_what_it_is_expected_to_reach() -> None:
+    report = replace(
+        pictures(),
+        prospects=(
+            Prospect(seconds=1200, value=0.91, low=0.90, high=0.93),
+            Prospect(seconds=3000, value=0.92, low=0.90, high=0.95),
+        ),
+    )
+    (step,) = [s for s in improving(report) if "--time 20m" in s.text]
+    assert "its accuracy would become about 91% (90% to 93%) after 20 min and about 92%" in step.text
+    assert RunReport.from_json(report.to_json()) == report

@@ -75,6 +75,17 @@ class Span:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Prospect:
+    """What more time is expected to reach. `seconds`: the whole --time it would take; `value`, `low`, `high`:
+    the deciding metric in its unit, and where it lies in 8 of 10 cases."""
+
+    seconds: float
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rival:
     """The traditional model on the same rows. `metrics` by name: {"value", "low", "high"} in the metric's
     unit. `difference`: how much better the final model is in the deciding metric, paired on the same rows,
@@ -139,6 +150,8 @@ class RunReport:
     """Seconds of wall clock the run took."""
     budget_s: float | None = None
     """Seconds that --time allowed; None in counted mode."""
+    prospects: tuple[Prospect, ...] = ()
+    """What 2, 5 and 10 times the time are expected to reach; empty when the course says nothing."""
     state: str = "finished"
     """finished, or stopped (Ctrl-C, SIGTERM)."""
     doubts: tuple[str, ...] = ()
@@ -193,6 +206,7 @@ class RunReport:
 
 _LISTS: dict[str, type[Any]] = {
     "findings": Finding, "leaderboard": Candidate, "views": DataView, "timeline": Span,
+    "prospects": Prospect,
 }  # fmt: skip
 _TUPLES = ("notes", "names", "doubts", "advice")
 

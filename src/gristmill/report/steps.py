@@ -9,8 +9,18 @@ from typing import Any
 
 from gristmill.report.doubts import FEW_TO_LEARN, FEW_TO_TEST
 from gristmill.report.record import RunReport
-from gristmill.report.text import amount, listed, percent, plural, quoted, short, time_option, visible
-from gristmill.report.words import is_regression, noun
+from gristmill.report.text import (
+    amount,
+    duration,
+    listed,
+    percent,
+    plural,
+    quoted,
+    short,
+    time_option,
+    visible,
+)
+from gristmill.report.words import is_regression, measured, noun, span
 
 GOOD_RECALL = 0.8
 
@@ -107,9 +117,23 @@ def _longer(report: RunReport) -> Step | None:
     if not report.budget_s or not report.command:
         return None
     longer = time_option(2 * report.budget_s)
-    return Step(
-        title="Or give it more time",
-        text=f"The same command with --time {longer} goes on where this run ended; nothing is trained twice.",
+    text = f"The same command with --time {longer} goes on where this run ended; nothing is trained twice."
+    return Step(title="Or give it more time", text=f"{text} {_expected(report)}".strip())
+
+
+def _expected(report: RunReport) -> str:
+    found = report.evaluation
+    if found is None or not report.prospects:
+        return ""
+    name, unit = found["metric"], found.get("unit")
+    pieces = [
+        f"about {measured(name, p.value, unit)} ({span(name, *sorted((p.low, p.high)), unit)}) after "
+        f"{duration(p.seconds)}"
+        for p in report.prospects
+    ]
+    return (
+        f"By the course of this search its {name.replace('_', ' ')} would become {listed(pieces)}: "
+        "an estimate from many other searches, right in 8 of 10."
     )
 
 

@@ -1,4 +1,4 @@
-"""What more time would buy: the score now, and the score to be expected after 2, 5 and 10 times the time.
+"""What more time would buy: how much of the error is expected to be left after 2, 5 and 10 times the time.
 
 From the course of a finished search, by a rule learnt from many others: the logarithm of the error that is
 left after k times the time, over the error now, is a line in the logarithm of what the second half of the
@@ -25,25 +25,24 @@ _LEAST = 1e-4  # a perfect score leaves no error to reduce
 
 @dataclass(frozen=True, kw_only=True)
 class Outlook:
-    """The score (1 = perfect) to be expected with `factor` times the time: the middle, and the ends
-    between which it lies in 8 of 10 cases."""
+    """After `factor` times the time, the share of the present error (what lacks to a perfect score) that is
+    left: the `middle`, and `least` and `most`, between which it lies in 8 of 10 cases."""
 
     factor: float
-    score: float
-    low: float
-    high: float
+    middle: float
+    least: float
+    most: float
 
 
-def outlook(course: Course, seconds: float, score: float) -> tuple[Outlook, ...]:
-    """The expected scores after more time.
+def outlook(course: Course, seconds: float) -> tuple[Outlook, ...]:
+    """What more time is expected to do to the error, on the scale of any metric.
 
     Args:
         course: How the best score rose; at least one entry.
         seconds: How long was searched.
-        score: The score of the final model, from which the improvement is reckoned.
     """
     slope = halving(course, seconds)
-    return tuple(_ahead(float(factor), rule, slope, score) for factor, rule in _rules().items())
+    return tuple(_ahead(float(factor), rule, slope) for factor, rule in _rules().items())
 
 
 def halving(course: Course, seconds: float) -> float:
@@ -57,18 +56,11 @@ def halving(course: Course, seconds: float) -> float:
     return min(0.0, max(-_STEEPEST, math.log(now / before)))
 
 
-def _ahead(factor: float, rule: dict[str, float], slope: float, score: float) -> Outlook:
-    error, middle = max(0.0, 1.0 - score), rule["level"] + rule["slope"] * slope
-
-    def reached(logarithm: float) -> float:
-        return 1.0 - error * math.exp(min(0.0, logarithm))
-
-    return Outlook(
-        factor=factor,
-        score=reached(middle),
-        low=reached(middle + rule["above"]),
-        high=reached(middle + rule["below"]),
-    )
+def _ahead(factor: float, rule: dict[str, float], slope: float) -> Outlook:
+    middle = min(0.0, rule["level"] + rule["slope"] * slope)
+    ends = (math.exp(min(0.0, middle + rule[end])) for end in ("below", "above"))
+    least, most = ends
+    return Outlook(factor=factor, middle=math.exp(middle), least=least, most=most)
 
 
 @lru_cache(maxsize=1)
