@@ -5,7 +5,7 @@
 
 The driver is real (race, journal encoded and written to a file as in a run), only training is simulated.
 Every number of workers gets the same search time, so more workers train more. Speed-up is to equal regret:
-the time one worker needs to the regret that it ends with, over the time so many need. Decisions per second are
+the time one worker needs to the regret that it ends with, over the time so many need. Decisions a second are
 real seconds of asks and tells, without the surrogate. Exits 1 when a bar is missed.
 """
 
