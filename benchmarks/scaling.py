@@ -198,9 +198,9 @@ def _page(text: str, rows: list[dict[str, Any]]) -> str:
             f"| {r['workers']} | {r['segments']} | {r['regret']:.3f} | {speed} | {r['idle_share']:.1%} | "
             f"{r['decisions_per_s']:.0f} | {r['journal_bytes_per_segment']} | {r['commit']} |"
         )
-    begin, end = "<!-- rows -->\n", "\n<!-- end of rows -->"
+    begin, end = "<!-- rows -->\n", "<!-- end of rows -->"
     before, _, rest = text.partition(begin)
-    return before + begin + "\n".join(lines) + end + rest.partition(end)[2]
+    return before + begin + "\n".join(lines) + "\n" + end + rest.partition(end)[2]
 
 
 def _replace(path: Path, text: str) -> None:
