@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from gristmill.report import Rival, RunReport, headline
+from gristmill.report import Prospect, Rival, RunReport, headline
 from gristmill.report.doubts import doubts
 from gristmill.report.steps import improving, using
 from gristmill.report.words import done, natural, subline
@@ -167,9 +167,9 @@ def test_regression_doubts_speak_of_the_unit(example) -> None:
     assert "too high by 15,000 €" in {d.title: d.text for d in doubts(leaning)}["It leans high"]
 
 
-def test_more_time_is_told_with_what_it_is_expected_to_reach() -> None:
+def test_more_time_is_told_with_what_it_is_expected_to_reach(example) -> None:
     report = replace(
-        pictures(),
+        example.pictures(),
         prospects=(
             Prospect(seconds=1200, value=0.91, low=0.90, high=0.93),
             Prospect(seconds=3000, value=0.92, low=0.90, high=0.95),
