@@ -1,4 +1,4 @@
-"""Folds against one hold-out on small data, at the same number of segments and at about the same time.
+"""Folds against one hold-out on small data, at the same number of segments.
 
     python benchmarks/folds.py --data FOLDER              the grid; cells that have a row are skipped
     python benchmarks/folds.py --data FOLDER --quick      two small tables, one seed
@@ -6,11 +6,10 @@
 
 A cell draws `rows` labelled rows from the training part of a set, fits them with `gristmill.fit` in counted
 mode and scores the bundle on other, held-back rows of the same training part; an official test part is never
-opened. Ways: `folds`; `holdout` (the same segments); `holdout x4` (four times the segments: what a hold-out
-could try in about the time that folds need). A row holds the error on the held-back rows (1 - accuracy, or
-RMSE), what valid said, how reliable its confidence is, and CPU seconds of the whole fit (a busy machine
-stretches the wall clock). The claims: folds are not worse on average over all cells (geometric mean of error
-ratios <= 1), and what valid says is nearer to the truth (the same mean, over the sets).
+opened. Ways: `folds` and `holdout`, the same number of segments. A row holds the error on the held-back rows
+(1 - accuracy, or RMSE), what valid said, how reliable its confidence is, and CPU seconds of the whole fit (a
+busy machine stretches the wall clock). The claims: folds are not worse on average over all cells (geometric
+mean of error ratios <= 1), and what valid says is nearer to the truth (the same mean, over the sets).
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ from gristmill.segment import Outcome, Resources, Segment
 RESULTS = HERE / "results" / "folds.jsonl"
 SIZES = (300, 600, 1200)
 SEEDS = (0, 1, 2)
-WAYS = ("folds", "holdout", "holdout x4")
+WAYS = ("folds", "holdout")
 HELD_BACK = 3000
 """Rows to judge on, at most: of small sets what the largest size leaves."""
 SIDE = 64
@@ -84,14 +83,13 @@ def run_cell(chosen: Set, size: int, seed: int, way: str, data: Path) -> dict[st
     """Fit one subset in one way; the row of what came of it."""
     split: Any = sys.modules["gristmill.data.split"]
     split.FOLDS_BELOW = 10**9 if way == "folds" else 0
-    segments = chosen.segments * (4 if way.endswith("x4") else 1)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         work = Path(folder)
         os.environ["GRISTMILL_CACHE"] = str(work / "cache")
         how = chosen.write(data, np.random.default_rng([seed, size]), size, work)
         began, worked = time.monotonic(), time.process_time()
         made = gristmill.fit(
-            **how, metric=chosen.metric, segments=segments, seed=seed, out=work / "model.grist"
+            **how, metric=chosen.metric, segments=chosen.segments, seed=seed, out=work / "model.grist"
         )
         wall, worked = time.monotonic() - began, time.process_time() - worked
         record = json.loads((work / "model.run" / "report.json").read_text())
@@ -101,7 +99,7 @@ def run_cell(chosen: Set, size: int, seed: int, way: str, data: Path) -> dict[st
         "rows": size,
         "seed": seed,
         "way": way,
-        "segments": segments,
+        "segments": chosen.segments,
         "metric": chosen.metric,
         "test": _error(test, chosen.metric),
         "valid": _error(valid, chosen.metric),
@@ -228,11 +226,9 @@ class _Clock:
 
 def claims(rows: list[dict[str, Any]]) -> dict[str, bool]:
     """Whether folds are not worse than a hold-out: in error, and in what valid says of it."""
-    made = {}
-    for other in WAYS[1:]:
-        found = _pairs(rows, other)
-        if found:
-            made[f"error, folds / {other}"] = _geometric(found) <= 1.0
+    made, ratios = {}, _pairs(rows)
+    if ratios:
+        made["error, folds / holdout"] = _geometric(ratios) <= 1.0
     nearer = _nearer(rows)
     if nearer:
         made["|valid - test|, folds / holdout"] = _geometric(list(nearer.values())) <= 1.0
@@ -253,10 +249,10 @@ def _nearer(rows: list[dict[str, Any]]) -> dict[str, float]:
     return found
 
 
-def _pairs(rows: list[dict[str, Any]], other: str) -> list[float]:
+def _pairs(rows: list[dict[str, Any]]) -> list[float]:
     cell = {_key(r): r["test"] for r in rows}
-    keys = [k for k in cell if k[3] == "folds" and (*k[:3], other) in cell]
-    return [cell[k] / cell[*k[:3], other] for k in keys]
+    keys = [k[:3] for k in cell if k[3] == "folds" and (*k[:3], "holdout") in cell]
+    return [cell[*k, "folds"] / cell[*k, "holdout"] for k in keys]
 
 
 def _geometric(ratios: list[float]) -> float:
@@ -275,17 +271,10 @@ def table(rows: list[dict[str, Any]]) -> str:
                 mine = [r for r in rows if (r["set"], r["rows"], r["way"]) == (chosen.name, size, way)]
                 if mine:
                     lines.append(_means(chosen.name, size, way, mine))
-    lines += [
-        "",
-        "| rows | error, folds / hold-out | cells | folds / hold-out x4 | cells |",
-        "|---|---|---|---|---|",
-    ]
+    lines += ["", "| rows | error, folds / hold-out | cells |", "|---|---|---|"]
     for size in (*SIZES, "all"):
-        mine = [r for r in rows if size in ("all", r["rows"])]
-        one, four = _pairs(mine, "holdout"), _pairs(mine, "holdout x4")
-        lines.append(
-            f"| {size} | {_geometric(one):.3f} | {len(one)} | {_geometric(four):.3f} | {len(four)} |"
-        )
+        ratios = _pairs([r for r in rows if size in ("all", r["rows"])])
+        lines.append(f"| {size} | {_geometric(ratios):.3f} | {len(ratios)} |")
     shown = ", ".join(f"{name} {ratio:.2f}" for name, ratio in _nearer(rows).items())
     lines += ["", f"|valid - test|, folds / hold-out, root mean squares: {shown}"]
     lines += ["", *(f"{'ok  ' if ok else 'MISS'} {claim}" for claim, ok in claims(rows).items())]
