@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from gristmill.search.outlook import halving, outlook
 
-COURSES = st.lists(
-    st.tuples(st.floats(0.1, 1000.0), st.floats(-1.0, 1.0)), min_size=1, max_size=20
-).map(lambda entries: list(zip(sorted(t for t, _ in entries), sorted(s for _, s in entries), strict=True)))
+COURSES = st.lists(st.tuples(st.floats(0.1, 1000.0), st.floats(-1.0, 1.0)), min_size=1, max_size=20).map(
+    lambda entries: list(zip(sorted(t for t, _ in entries), sorted(s for _, s in entries), strict=True))
+)
 
 
 @given(course=COURSES, more=st.floats(0.0, 1000.0))

@@ -13,7 +13,7 @@ import hashlib
 import math
 import random
 import statistics
-from bisect import insort
+from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -47,7 +47,7 @@ class History:
         """Replace what was known of trial `number`."""
         old = self._latest.get(number)
         if old is not None:
-            self._order.remove((-old.value, number))
+            del self._order[bisect_left(self._order, (-old.value, number))]
         self._latest[number] = observation
         insort(self._order, (-observation.value, number))
         self._log.append((number, observation))
