@@ -119,7 +119,7 @@ def _distribution(parameter: Parameter) -> Any:
 def _to_optuna(parameter: Parameter, value: Value) -> Any:
     domain = parameter.domain
     if isinstance(domain, Choice):
-        return domain.options.index(value)
+        return next(i for i, o in enumerate(domain.options) if o == value and type(o) is type(value))
     return min(domain.high, max(domain.low, value))
 
 
