@@ -127,8 +127,8 @@ def _expected(report: RunReport) -> str:
         return ""
     name, unit = found["metric"], found.get("unit")
     pieces = [
-        f"about {measured(name, p.value, unit)} ({span(name, *sorted((p.low, p.high)), unit)}) after "
-        f"{duration(p.seconds)}"
+        f"about {measured(name, p.value, unit)} ({span(name, min(p.low, p.high), max(p.low, p.high), unit)}) "
+        f"after {duration(p.seconds)}"
         for p in report.prospects
     ]
     return (
