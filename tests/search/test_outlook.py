@@ -33,6 +33,9 @@ def test_what_the_second_half_took_off_is_read_from_the_course() -> None:
     assert halving([(1.0, 1.0), (99.0, 1.0)], 100.0) == 0.0
 
 
-def test_a_search_that_still_rises_is_expected_to_rise_further() -> None:
-    rising, settled = [(10.0, 0.5), (95.0, 0.75)], [(10.0, 0.74), (95.0, 0.75)]
-    assert outlook(rising, 100.0)[0].middle < outlook(settled, 100.0)[0].middle
+def test_the_shipped_rule_is_a_line_in_the_last_halving() -> None:
+    slopes = [0.0, -0.5, -1.0]
+    courses = [[(10.0, 0.5), (90.0, 1.0 - 0.5 * math.exp(s))] for s in slopes]
+    first, middle, last = (math.log(outlook(c, 100.0)[2].middle) for c in courses)
+    assert math.isclose(middle - first, last - middle, abs_tol=1e-9)
+    assert first < -0.1, "ten times the time takes something off the error"

@@ -4,6 +4,7 @@ From the course of a finished search, by a rule learnt from many others: the log
 left after k times the time, over the error now, is a line in the logarithm of what the second half of the
 search took off the error. The line and the spread around it (`outlook.json`) come from simulated searches on
 learning-curve tables, `benchmarks/outlook.py`, which also judges them on tasks that it did not learn from.
+There the slope came out near zero: how fast a race rose lately says little of what it will still find.
 """
 
 from __future__ import annotations
