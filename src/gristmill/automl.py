@@ -437,6 +437,8 @@ def _race(session: _Session, study: Study, executor: Executor, keeper: finish.Ke
         _note_time(session)
     for segment in study.open:
         executor.cancel(segment.id)
+    if study.stopped:
+        session.tell("note", f"the search ends early: {study.stopped}")
     keeper.searched = session.deadline.spent()
 
 

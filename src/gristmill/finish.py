@@ -573,7 +573,7 @@ def conclude(
         timeline=keeper.timeline(),
         seed=seed,
         options=options,
-        notes=keeper.plan.notes,
+        notes=(*keeper.plan.notes, *filter(None, [study.stopped])),
         lines=keeper.journal.lines,
     )
     write_bytes(keeper.run.report, render(record).encode())
