@@ -9,7 +9,7 @@ FOLDER holds `lcbench/model.onnx`. Settings were chosen on the even tasks of the
 the odd ones; a warm start's portfolio comes from the other 33 tasks. Regret: 1 is the median of random
 configurations, 0 the best of 1,500 of them (the scale on which the bars were set) or, stricter and without a
 bar, the best score known of a task, from a local search around these. Budgets are full trainings: the mean
-seconds of 52 epochs of a random configuration, summed over the workers. Rivals count every epoch they pass, we
+seconds of 52 epochs of a random configuration, summed over the workers. Rivals count each epoch they pass, we
 only what the study was told. Optuna and SMAC3 (`--smac PYTHON`, an environment of its own) are skipped aloud
 where they are missing.
 Exits 1 when a bar is missed.

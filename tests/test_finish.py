@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from gristmill import finish
 from gristmill.data.split import Parts
 from gristmill.errors import VerificationError
-from gristmill.segment import Artefact, Outcome
+from gristmill.segment import Artefact, Outcome, Segment
 from gristmill.task import InputSpec, Target, Task
 from gristmill.training import checkpoint
 
@@ -161,3 +162,16 @@ def test_a_candidate_whose_files_are_damaged_is_not_deployed(
     elif damage == "deleted":
         (tmp_path / file).unlink()
     assert len(finish.candidates(study, prepared)) == (damage is None)
+
+
+def test_a_refit_keeps_the_strength_that_was_found_and_is_priced_without_the_ladder() -> None:
+    config = {"family": "linear", "linear.strength": "auto"}
+    before = Segment(id="abc-all-fit-100-s0", kind="fit", config=config, to_rows=100)
+    outcome = Outcome(id=before.id, state="done", seconds=10.0, facts={"strength": 0.03})
+    again, seconds = finish.refit_of(before, outcome)
+    assert (again.id, again.view) == ("abc-all+valid-fit-100-s0", "all+valid")
+    assert again.config == {"family": "linear", "linear.strength": 0.03}
+    assert seconds < 10.0
+    trees = replace(before, config={"family": "trees"})
+    again, seconds = finish.refit_of(trees, outcome)
+    assert again.config == trees.config and seconds > 10.0

@@ -54,8 +54,9 @@ MOST_MEMBERS = 4
 ENSEMBLE_COST = 1.6
 """The final ensemble may cost this many times what its best member costs, as far as the reserve goes."""
 SAFETY = 1.25
-AGAIN = 1.6
-"""Fitting again with the validation rows takes at most this many times what the first fit took."""
+AGAIN, AGAIN_KNOWN = 1.6, 0.7
+"""Fitting again with the validation rows takes at most this many times what the first fit took: all of it on
+more rows, or one fit with the strength that the first one found on a ladder of them."""
 MOST_RESERVED = 0.4
 """The reserve never takes more than this part of the budget; then only a part of the test rows is read."""
 REBUILD_SHARE = 0.02
@@ -374,7 +375,7 @@ class Keeper:
     cost: float = 0.0
     """Seconds of one core per row of the best candidate so far."""
     again_s: float = 0.0
-    """Seconds that fitting the best candidate took, when it is to be fitted again at the end."""
+    """Seconds that fitting the best candidate again at the end will take, 0 when it is not."""
     decode_s: float = 3e-5
     """Seconds of one core to read one input; see `decode_seconds`."""
     started: float = 0.0
@@ -394,7 +395,7 @@ class Keeper:
         """Seconds that the finish needs from now on: building, the agreement check, the test part."""
         if self.deadline.total == math.inf:
             return 0.0
-        needed = self.needed_s(ENSEMBLE_COST * self.cost) + AGAIN * self.again_s
+        needed = self.needed_s(ENSEMBLE_COST * self.cost) + self.again_s
         return min(MOST_RESERVED * self.deadline.total, needed)
 
     def needed_s(self, cost: float) -> float:
@@ -426,9 +427,10 @@ class Keeper:
         """Build a better bundle when there is a better model and building is worth its time."""
         found = [c for c in candidates(study, self.prepared) if c.id not in self.broken]
         if found:
-            self.cost, kind = found[0].cost, study.segment(found[0].id).kind
-            again = kind == "fit" and self.prepared.parts.folds is None
-            self.again_s = study.outcome(found[0].id).seconds if again else 0.0
+            first = study.segment(found[0].id)
+            again = first.kind == "fit" and self.prepared.parts.folds is None
+            self.again_s = refit_of(first, study.outcome(found[0].id))[1] if again else 0.0
+            self.cost = found[0].cost
         if not found or not self._worth_building(found[0], left):
             return
         began = self.deadline.spent()
@@ -496,11 +498,10 @@ def _fitted_again(keeper: Keeper, choice: Choice, study: Study, executor: Execut
     room = keeper.deadline.left() - keeper.needed_s(choice.cost) if timed else math.inf
     segments: dict[str, Segment] = {}
     for candidate, _ in choice.members:
-        before, took = study.segment(candidate.id), study.outcome(candidate.id).seconds
-        if before.kind == "fit" and candidate.role != "floor" and AGAIN * took + 1.0 <= room:
-            view = before.view + WITH_VALID
-            name = before.id.replace(f"-{before.view}-", f"-{view}-")
-            segments[candidate.id] = replace(before, id=name, view=view, cap_s=room)
+        before = study.segment(candidate.id)
+        again, seconds = refit_of(before, study.outcome(candidate.id))
+        if before.kind == "fit" and candidate.role != "floor" and seconds + 1.0 <= room:
+            segments[candidate.id] = replace(again, cap_s=room)
     outcomes = _performed(list(segments.values()), executor, room)
     by_id = {c.id: c for c, _ in choice.members}
     return {
@@ -508,6 +509,18 @@ def _fitted_again(keeper: Keeper, choice: Choice, study: Study, executor: Execut
         for old, segment in segments.items()
         if segment.id in outcomes
     }
+
+
+def refit_of(before: Segment, outcome: Outcome) -> tuple[Segment, float]:
+    """The same fit with the validation rows added, and the seconds it will take. A strength that was found
+    on hold-out rows is kept: a quarter more rows ask for hardly another one, and the ladder is most of a fit."""
+    view = before.view + WITH_VALID
+    name = before.id.replace(f"-{before.view}-", f"-{view}-")
+    asked = f"{before.config.get('family')}.strength"
+    if before.config.get(asked) != "auto" or "strength" not in outcome.facts:
+        return replace(before, id=name, view=view), AGAIN * outcome.seconds
+    config = {**before.config, asked: float(outcome.facts["strength"])}
+    return replace(before, id=name, view=view, config=config), AGAIN_KNOWN * outcome.seconds
 
 
 def _performed(segments: list[Segment], executor: Executor, room: float) -> dict[str, Outcome]:
