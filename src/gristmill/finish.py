@@ -513,7 +513,7 @@ def _fitted_again(keeper: Keeper, choice: Choice, study: Study, executor: Execut
 
 def refit_of(before: Segment, outcome: Outcome) -> tuple[Segment, float]:
     """The same fit with the validation rows added, and the seconds it will take. A strength that was found
-    on hold-out rows is kept: a quarter more rows ask for hardly another one, and the ladder is most of a fit."""
+    on hold-out rows is kept: a few more rows ask for hardly another one, and the ladder is most of a fit."""
     view = before.view + WITH_VALID
     name = before.id.replace(f"-{before.view}-", f"-{view}-")
     asked = f"{before.config.get('family')}.strength"
