@@ -29,6 +29,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "meta"))
 
 import collect  # noqa: E402
+import rowfile  # noqa: E402
 from sets import SETS, MetaSet  # noqa: E402
 
 from gristmill import planning  # noqa: E402
@@ -112,7 +113,7 @@ BASES = (
 def main() -> int:
     """Work through the queue until it is empty or the minutes are over; 1 when a shipped choice loses."""
     options = _arguments()
-    rows = collect.read_rows(options.results)
+    rows = rowfile.read(options.results)
     if options.table:
         _print(rows, options.json)
         return 0 if all(c["ok"] for c in claims(rows)) else 1
@@ -152,7 +153,7 @@ def _measured(
                 cell.close()
             print(_line(new[-1]), flush=True)
             if not options.quick:
-                _append(options.results, new[-1])
+                rowfile.append(options.results, new[-1:])
     return new
 
 
@@ -244,12 +245,6 @@ def _line(row: Mapping[str, Any]) -> str:
     what = row["change"] or "base"
     head = f"{row['base']:12} {row['set']:14} {what:24} seed {row['seed']} {row['state']:5}"
     return f"{head} {score} {row['rows_seen']:>6} rows {row['cpu_s']:.0f} s"
-
-
-def _append(path: Path, row: Mapping[str, Any]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    with path.open("a") as file:
-        file.write(json.dumps(row) + "\n")
 
 
 def _bases(options: argparse.Namespace) -> list[Base]:

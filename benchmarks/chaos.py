@@ -22,7 +22,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import random
 import shutil
 import signal
@@ -33,7 +32,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -42,7 +40,9 @@ import psutil
 
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE.parent / "src"
-sys.path.insert(0, str(SOURCE))
+sys.path[:0] = [str(SOURCE), str(HERE)]
+
+import rowfile  # noqa: E402
 
 from gristmill.errors import RunError  # noqa: E402
 from gristmill.evaluation.interval import wilson  # noqa: E402
@@ -607,7 +607,7 @@ class Judged:
 def main() -> int:
     """Run what is missing, print one row a claim, return 1 when a bar is missed."""
     options = _arguments()
-    rows = _read_rows(options.results)
+    rows = rowfile.read(options.results)
     if options.table:
         print(table(rows))
         return 0
@@ -622,7 +622,7 @@ def main() -> int:
         new = run_case(case, options)
         made += new
         if not (options.quick or options.dry):
-            _append(options.results, new)
+            rowfile.append(options.results, new)
         for row in new:
             _print(row, options.json)
     kept = [r for r in rows if r["case"] in {c.key for c in chosen} - {r["case"] for r in made}]
@@ -839,21 +839,9 @@ def _row(
         "bar": bar,
         "ok": bool(ok),
         "seed": options.seed,
-        "commit": _commit(),
-        "cores": len(os.sched_getaffinity(0)),
-        "machine": platform.machine(),
-        "versions": {name: version(name) for name in LIBRARIES},
-        "when": time.strftime("%Y-%m-%d"),
+        **rowfile.stamp(LIBRARIES),
         **extra,
     }
-
-
-@cache
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
 
 
 def _chosen(options: argparse.Namespace) -> list[Case]:
@@ -864,16 +852,6 @@ def _chosen(options: argparse.Namespace) -> list[Case]:
     if options.quick and wanted is None:
         return [c for c in CASES if c.quick]
     return [c for c in CASES if wanted is None or c.name in wanted or c.key in wanted]
-
-
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def _append(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as file:
-        file.writelines(json.dumps(r) + "\n" for r in rows)
 
 
 def _print(row: dict[str, Any], as_json: bool) -> None:

@@ -30,7 +30,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from main_job import HERE, LIBRARIES, _append, _commit, _read_rows, version
+import rowfile
+from main_job import HERE, LIBRARIES
 
 import gristmill
 from gristmill import automl, planning
@@ -60,11 +61,12 @@ class Set:
 def main() -> int:
     """Run what is missing, print it, return 1 when a claim does not hold."""
     options = _arguments()
-    rows = _read_rows(options.results)
+    rows = rowfile.read(options.results)
     if not options.table:
         import torch  # noqa: F401  so that no cell pays for it
 
-        planning.LONGEST, planning._resolution = SIDE, lambda *_: SIDE
+        planning.LONGEST = SIDE
+        planning._sides = lambda *_: {"lite0": SIDE, "hog": SIDE}
         automl._executor = lambda session: _Here(session)  # type: ignore[assignment, arg-type]
         known = {_key(r) for r in rows}
         for chosen, size, seed, way in _cells(options):
@@ -73,7 +75,7 @@ def main() -> int:
             row = run_cell(chosen, size, seed, way, Path(options.data))
             rows.append(row)
             if not options.quick:
-                _append(options.results, [row])
+                rowfile.append(options.results, [row])
             print(json.dumps(row) if options.json else _line(row), flush=True)
     print(table(rows))
     return 0 if all(claims(rows).values()) else 1
@@ -108,9 +110,7 @@ def run_cell(chosen: Set, size: int, seed: int, way: str, data: Path) -> dict[st
         "cpu_s": round(worked, 2),
         "wall_s": round(wall, 2),
         "members": [c["title"] for c in made.leaderboard if c["weight"] > 0],
-        "commit": _commit(),
-        "versions": {name: version(name) for name in LIBRARIES},
-        "when": time.strftime("%Y-%m-%d"),
+        **rowfile.stamp(LIBRARIES),
     }
 
 
@@ -192,10 +192,7 @@ class _Here(LocalExecutor):
         self._done: list[Outcome] = []
         self.clock = _Clock()  # type: ignore[assignment]
 
-    def __enter__(self) -> _Here:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         automl._opened.cache_clear()
 
     def slots(self) -> list[Resources]:

@@ -35,9 +35,10 @@ from typing import Any
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE / "peers"))
+sys.path[:0] = [str(HERE / "peers"), str(HERE)]
 
 import judge  # noqa: E402
+import rowfile  # noqa: E402
 import splits  # noqa: E402
 
 RESULTS = HERE / "results" / "image_peers.jsonl"
@@ -116,7 +117,7 @@ class Ended:
 def main() -> int:
     """Run what is missing, print a row per cell and claim, return 1 when a bar is missed."""
     options = _arguments()
-    rows = read_rows(options.results)
+    rows = rowfile.read(options.results)
     if options.table:
         print(table(rows))
         return 0
@@ -197,7 +198,7 @@ def run_cell(cell: Cell, options: argparse.Namespace, opened: int) -> dict[str, 
         "wall_s": round(ended.wall, 2),
         "overshoot_s": round(ended.wall - cell.time_s, 2),
         "test_openings": opened + (cell.part == "test" and state in ("ok", "late")),
-        "commit": _commit(),
+        "commit": rowfile.commit(),
         "cores": options.threads,
         "machine": platform.machine(),
         "versions": _versions(python, peer.versions),
@@ -524,20 +525,11 @@ def openings(rows: list[dict[str, Any]], name: str) -> int:
     return max((r["test_openings"] for r in rows if r["kind"] == "cell" and r["set"] == name), default=0)
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """All rows of the results, the oldest first."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def _keep(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
     _print(rows, options.json)
     if options.quick:
         return
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    with open(options.results, "a", encoding="utf-8") as file:
-        file.writelines(json.dumps(r) + "\n" for r in rows)
-        file.flush()
-        os.fsync(file.fileno())
+    rowfile.append(options.results, rows)
 
 
 def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
@@ -570,13 +562,6 @@ def _versions(python: str, names: Sequence[str]) -> dict[str, str]:
     )
     done = subprocess.run([python, "-c", code, *names], capture_output=True, text=True, check=False)
     return json.loads(done.stdout) if done.returncode == 0 else {}
-
-
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
 
 
 def _part(options: argparse.Namespace) -> str:

@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import shutil
 import signal
 import subprocess
@@ -25,11 +24,11 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import psutil
+import rowfile
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "main_job.jsonl"
@@ -84,7 +83,7 @@ DEADLINE_CELLS = (*tuple((s.name, 30) for s in SETS if s.name != QUICKSTART), ("
 def main() -> int:
     """Run what is missing, print one row a claim, return 1 when a bar is missed."""
     options = _arguments()
-    rows = _read_rows(options.results)
+    rows = rowfile.read(options.results)
     if options.table:
         print(table(rows))
         return 0
@@ -95,7 +94,7 @@ def main() -> int:
         new = run_cell(chosen, seconds, options, openings=_openings(rows, name))
         rows += new
         if not options.quick:
-            _append(options.results, new)
+            rowfile.append(options.results, new)
         for row in new:
             _print(row, options.json)
     wanted = [r for r in rows if not options.quick or r["mode"] == "quick"]
@@ -345,20 +344,9 @@ def _row(
         "bar": bar,
         "ok": bool(ok),
         "test_openings": openings + (mode == "test"),
-        "commit": _commit(),
-        "cores": len(os.sched_getaffinity(0)),
-        "machine": platform.machine(),
-        "versions": {name: version(name) for name in LIBRARIES},
-        "when": time.strftime("%Y-%m-%d"),
+        **rowfile.stamp(LIBRARIES),
         **extra,
     }
-
-
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
 
 
 def _cells(options: argparse.Namespace) -> list[tuple[str, int]]:
@@ -379,16 +367,6 @@ def _row_key(row: dict[str, Any]) -> tuple[Any, ...]:
 
 def _openings(rows: list[dict[str, Any]], name: str) -> int:
     return max((r["test_openings"] for r in rows if r["set"] == name), default=0)
-
-
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def _append(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as file:
-        file.writelines(json.dumps(r) + "\n" for r in rows)
 
 
 def _print(row: dict[str, Any], as_json: bool) -> None:

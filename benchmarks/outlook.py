@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ import numpy as np
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
+import rowfile  # noqa: E402
 from engine import race  # noqa: E402
 from lcbench import Lcbench  # noqa: E402
 
@@ -75,8 +75,7 @@ def main() -> int:
     for row in rows:
         print(json.dumps(row) if options.json else _plain(row))
     if not options.quick:
-        with RESULTS.open("a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+        rowfile.append(RESULTS, rows)
     return 0 if all(row["ok"] for row in rows) else 1
 
 
@@ -164,20 +163,13 @@ def _row(
         "ok": value >= bar if above else value <= bar,
         "cases": len(cases),
         "tasks": len(tasks),
-        "commit": _commit(),
+        "commit": rowfile.commit(),
         "when": time.strftime("%Y-%m-%d"),
     }
 
 
 def _plain(row: dict[str, Any]) -> str:
     return f"{'ok  ' if row['ok'] else 'MISS'} {row['claim']:55} {row['value']:.3f}  bar {row['bar']}"
-
-
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
 
 
 def _arguments() -> argparse.Namespace:

@@ -14,16 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import rowfile
 
 from gristmill.search.executors.local import LocalExecutor
 from gristmill.search.executors.protocol import Executor
@@ -113,9 +111,7 @@ def main() -> int:
     for row in rows:
         _print(row, options.json)
     if not options.quick:
-        options.results.parent.mkdir(parents=True, exist_ok=True)
-        with open(options.results, "a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+        rowfile.append(options.results, rows)
     return 0 if all(row["ok"] for row in rows) else 1
 
 
@@ -131,20 +127,9 @@ def _row(claim: str, ratios: list[float], counts: Any, seconds: float, quick: bo
         "seed": 0,
         "round_s": seconds,
         "segments": counts,
-        "commit": _commit(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "machine": platform.machine(),
-        "versions": {name: version(name) for name in LIBRARIES},
+        **rowfile.stamp(LIBRARIES),
         "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "when": time.strftime("%Y-%m-%d"),
     }
-
-
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
 
 
 def _print(row: dict[str, Any], as_json: bool) -> None:

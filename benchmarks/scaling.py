@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import rowfile
 from engine import SETTINGS, Tables
 from lcbench import SPACE, Lcbench
 
@@ -50,8 +51,7 @@ def main() -> int:
         row = measure(world, world.tasks[options.task], workers)
         rows = [r for r in rows if r["workers"] != workers] + [row]
         if not options.quick:
-            with open(options.results, "a") as file:
-                file.write(json.dumps(row) + "\n")
+            rowfile.append(options.results, [row])
         print(json.dumps(row) if options.json else _line(row), flush=True)
     rows = _with_speed_up(sorted(rows, key=lambda r: r["workers"]))
     if not options.quick:
@@ -99,7 +99,7 @@ def measure(world: Lcbench, task: str, workers: int) -> dict[str, Any]:
         "journal_bytes_per_segment": round(size / max(1, segments)),
         "n": 1,
         "seeds": [0],
-        **search._stamp(),
+        **rowfile.stamp(search.LIBRARIES),
     }
 
 

@@ -21,16 +21,14 @@ import argparse
 import importlib.util
 import json
 import os
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rowfile
 from deadline_simulation import overshoots
 from engine import race
 from lcbench import Lcbench
@@ -67,7 +65,7 @@ Cell = dict[str, Any]
 def main() -> int:
     """Run what is missing, print a row a claim, return 1 when a bar is missed."""
     options = _arguments()
-    rows = _read_rows(options.results)
+    rows = rowfile.read(options.results)
     if options.table:
         print(table(rows))
         return 0
@@ -139,7 +137,7 @@ def cell(
         "mild_regret": _rounded(reached, scale.mild_regret),
         "along": _rounded(along, scale.regret),
         "wall_s": round(time.monotonic() - began, 1),
-        **_stamp(),
+        **rowfile.stamp(LIBRARIES),
     }
 
 
@@ -155,7 +153,7 @@ def _deadline_cell(count: int) -> Cell:
         "worst_share_of_allowed": round(max(ratios), 4),
         "broken": sum(r > 1.0 for r in ratios),
         "worst": worst,
-        **_stamp(),
+        **rowfile.stamp(LIBRARIES),
     }
 
 
@@ -315,39 +313,9 @@ def _key(row: Cell) -> tuple[Any, ...]:
     return (row["method"], row["workers"], row["task"])
 
 
-def _stamp() -> dict[str, Any]:
-    return {
-        "commit": _commit(),
-        "cores": len(os.sched_getaffinity(0)),
-        "machine": platform.machine(),
-        "versions": {name: _version(name) for name in LIBRARIES},
-        "when": time.strftime("%Y-%m-%d"),
-    }
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "absent"
-
-
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
-
-
-def _read_rows(path: Path) -> list[Cell]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def _kept(options: argparse.Namespace, row: Cell) -> Cell:
     if not options.quick:
-        options.results.parent.mkdir(parents=True, exist_ok=True)
-        with open(options.results, "a") as file:
-            file.write(json.dumps(row) + "\n")
+        rowfile.append(options.results, [row])
     return row
 
 

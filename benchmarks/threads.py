@@ -15,15 +15,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import rowfile
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "threads.jsonl"
@@ -57,7 +57,7 @@ def main() -> int:
         row["mode"] = "quick" if options.quick else "whole"
         ok &= row["ok"]
         if not options.quick:
-            _append(options.results, row)
+            rowfile.append(options.results, [row])
         _print(row, options.json)
     return 0 if ok else 1
 
@@ -215,25 +215,8 @@ def _row(name: str, many: list[float], one: list[float]) -> dict[str, Any]:
         "rows_per_s": {k: round(statistics.median(v), 1) for k, v in zip(SETTINGS, (many, one), strict=True)},
         "load": round(os.getloadavg()[0], 2),
         "seed": 0,
-        "commit": _commit(),
-        "cores": len(os.sched_getaffinity(0)),
-        "machine": platform.machine(),
-        "versions": {library: version(library) for library in LIBRARIES},
-        "when": time.strftime("%Y-%m-%d"),
+        **rowfile.stamp(LIBRARIES),
     }
-
-
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
-
-
-def _append(path: Path, row: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as file:
-        file.write(json.dumps(row) + "\n")
 
 
 def _print(row: dict[str, Any], as_json: bool) -> None:

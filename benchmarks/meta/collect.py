@@ -14,10 +14,8 @@ into the portfolio.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,8 +28,9 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
+sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+import rowfile  # noqa: E402
 from sets import SETS, MetaSet, read  # noqa: E402
 
 from gristmill import data, planning  # noqa: E402
@@ -55,7 +54,7 @@ SEGMENT_CAP_S = 600.0
 def main() -> int:
     """Work through the queue until it is empty or the minutes are over."""
     options = _arguments()
-    rows = read_rows(options.results)
+    rows = rowfile.read(options.results)
     if options.coverage:
         print(coverage(rows))
         return 0
@@ -84,7 +83,7 @@ def collect(
             row = cell.row(config)
             print(_line(row), flush=True)
             if not options.quick:
-                _append(options.results, row)
+                rowfile.append(options.results, [row])
     finally:
         cell.close()
 
@@ -113,7 +112,7 @@ class Cell:
             "key": config_hash(config, self._space.defaults),
             "seed": self._seed,
             **found,
-            "commit": _commit(),
+            "commit": rowfile.commit(),
             "when": time.strftime("%Y-%m-%d"),
         }
 
@@ -275,17 +274,6 @@ def coverage(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows collected so far."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def _append(path: Path, row: dict[str, Any]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    with path.open("a") as file:
-        file.write(json.dumps(row) + "\n")
-
-
 def _key(row: Mapping[str, Any]) -> tuple[str, str, int]:
     return row["set"], row["key"], row["seed"]
 
@@ -295,13 +283,6 @@ def _line(row: Mapping[str, Any]) -> str:
     seconds = max((p[1] for p in (*row["curve"], *filter(None, [row.get("cooled")]))), default=0.0)
     score = "-" if best is None else f"{best:.3f}"
     return f"{row['set']:20} {row['state']:6} {score:>6} {seconds:6.1f}s  {planning.title(row['config'])}"
-
-
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
 
 
 def _sets(options: argparse.Namespace) -> list[MetaSet]:

@@ -384,7 +384,7 @@ def test_a_failure_of_ours_is_a_missed_bar_even_when_nobody_else_has_a_score(
     monkeypatch.setattr(peers, "_arguments", lambda: world)
     monkeypatch.setattr(peers, "_warm", lambda options: None)
     assert peers.main() == 1
-    assert "no commit" not in peers.table(peers.read_rows(world.results))
+    assert "no commit" not in peers.table(peers.rowfile.read(world.results))
 
 
 def test_without_rows_the_table_says_so() -> None:
