@@ -10,7 +10,8 @@ import pytest
 
 from gristmill import finish
 from gristmill.data.split import Parts
-from gristmill.errors import VerificationError
+from gristmill.errors import ResourceError, VerificationError
+from gristmill.limits import Limits
 from gristmill.segment import Artefact, Outcome, Segment
 from gristmill.task import InputSpec, Target, Task
 from gristmill.training import checkpoint
@@ -44,7 +45,7 @@ def folded() -> Any:
 def candidate(**changes: Any) -> finish.Candidate:
     fields: dict[str, Any] = {
         "id": "c", "title": "", "config": {}, "view": "all", "role": "model", "score": 0.5, "noise": 0.0,
-        "cost": 0.0, "folder": Path("c"),
+        "cost": 0.0, "latency_s": 0.0, "size": 0, "folder": Path("c"),
     }  # fmt: skip
     return finish.Candidate(**{**fields, **changes})
 
@@ -90,10 +91,10 @@ def test_what_was_deployed_is_read_beside_the_predictions(folded: Any, tmp_path:
 def test_with_folds_nothing_is_fitted_again(monkeypatch: pytest.MonkeyPatch, folded: Any) -> None:
     keeper: Any = SimpleNamespace(
         prepared=folded, broken=frozenset(), deadline=SimpleNamespace(left=lambda: 9.0),
-        cost_cap=lambda left, best: 1.0,
+        cost_cap=lambda left, best: 1.0, shippable=lambda study: [SimpleNamespace(id="c")],
+        limits=Limits(),
     )  # fmt: skip
-    monkeypatch.setattr(finish, "candidates", lambda study, prepared: [SimpleNamespace(id="c")])
-    monkeypatch.setattr(finish, "choose", lambda found, prepared, cost_cap: "choice")
+    monkeypatch.setattr(finish, "choose", lambda found, prepared, cost_cap, limits: "choice")
     monkeypatch.setattr(finish, "_fitted_again", lambda *_: pytest.fail("fitted again"))
     nothing: Any = None
     assert finish.decide(keeper, nothing, nothing, stopped=False) == "choice"
@@ -175,3 +176,50 @@ def test_a_refit_keeps_the_strength_that_was_found_and_is_priced_without_the_lad
     trees = replace(before, config={"family": "trees"})
     again, seconds = finish.refit_of(trees, outcome)
     assert again.config == trees.config and seconds > 10.0
+
+
+def test_an_ensemble_keeps_the_limits_that_its_members_keep_alone(folded: Any) -> None:
+    right = np.eye(2, dtype=np.float32)[folded.targets["y"]] * 4
+    left, other = right.copy(), right.copy()
+    left[0], other[1] = right[0, ::-1] / 2, right[1, ::-1] / 2  # each mends the other's mistake
+    pair = [
+        candidate(id=name, outputs=outputs, deployed=outputs[:4], latency_s=0.003, size=size)
+        for name, outputs, size in (("left", left, 10), ("other", other, 20))
+    ]
+    assert len(finish.choose(pair, folded).members) == 2
+    assert len(finish.choose(pair, folded, limits=Limits.of(7, None)).members) == 2
+    assert [c.id for c, _ in finish.choose(pair, folded, limits=Limits.of(5, None)).members] == ["left"]
+
+
+def test_limits_that_nothing_keeps_are_said_with_the_nearest_candidate() -> None:
+    nothing: Any = np.zeros(0)
+    slow = candidate(title="slow", outputs=nothing, deployed=nothing, latency_s=0.5)
+    near = candidate(title="near", outputs=nothing, deployed=nothing, latency_s=0.011)
+    with pytest.raises(ResourceError, match=r"max-latency") as said:
+        finish._check_limits([slow, near], Limits.of(10, None))
+    assert "near predicts in 11 ms, --max-latency is 10" in str(said.value)
+    finish._check_limits([slow, near], Limits())
+
+
+@pytest.mark.parametrize("size", [None, 0.2])
+def test_a_member_beyond_the_limits_has_no_score_but_the_reason(
+    tmp_path: Path, folded: Any, size: float | None
+) -> None:
+    from gristmill.deployment import export
+
+    def write(folder: Path, *_: Any) -> Path:
+        folder.mkdir()
+        (folder / "model.onnx").write_bytes(bytes(100_000))
+        return folder / "model.onnx"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "write_member", write)
+        patch.setattr("gristmill.training.deployable", lambda *_, **__: SimpleNamespace(tensors={}, meta={}))
+        patch.setattr(finish, "seconds_per_row", lambda *_, **__: 1e-3)
+        segment = Segment(id="t", kind="fit", config={"family": "linear"})
+        artefacts = {"checkpoint": Artefact(uri="c", sha256="")}
+        outcome = Outcome(id="t", state="done", score=0.7, noise=0.1, artefacts=artefacts)
+        made = finish.with_member(segment, folded, outcome, tmp_path, Limits.of(None, size))
+    assert made.facts["bytes"] == 100_000 and made.state == "done"
+    assert ("member" in made.artefacts, made.score) == ((True, 0.7) if size is None else (False, None))
+    assert made.reason == ("" if size is None else "has 0.1 MB, --max-size is 0.2")

@@ -11,6 +11,10 @@ from gristmill import data, planning
 from gristmill.data import Prepared
 from gristmill.deadline import Deadline, VirtualClock
 from gristmill.errors import UsageError
+from gristmill.limits import Limits
+from gristmill.models import catalog
+
+HOG_64 = {"family": "features", "features.backbone": "hog", "features.resolution": 64}
 
 
 def prepared(folder: Path, pictures: Path) -> Prepared:
@@ -68,6 +72,16 @@ def test_more_time_buys_resolution_and_longer_trainings(bars: Prepared) -> None:
     assert long.resolution >= short.resolution
     assert long.base_rows >= short.base_rows
     assert long.horizon > short.horizon
+
+
+def test_a_latency_limit_takes_resolution(bars: Prepared) -> None:
+    free = plan(bars, 600)
+    limits = Limits(latency_s=catalog.predict_seconds(HOG_64, bars.task) * free.speed * 1.3)
+    deadline = Deadline.after(600, clock=VirtualClock())
+    limited = planning.make(bars, deadline, 2, pretrained=False, limits=limits)
+    assert limited.resolution < free.resolution
+    assert limited.learner({"family": "resnet", "resnet.width": 64, "resnet.depth": 3}).barred
+    assert not any(limited.learner(c).barred for c, _ in limited.portfolio if c["family"] == "features")
 
 
 def test_the_plan_begins_with_the_floor_and_holds_the_traditional_model(bars: Prepared) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import tempfile
 import time as _time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +16,6 @@ from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from gristmill import data, finish, planning
@@ -26,8 +24,10 @@ from gristmill.data.audit import Audit
 from gristmill.data.prepare import Prepared, Scan
 from gristmill.data.source import Source
 from gristmill.deadline import Deadline, format_duration, parse_duration
-from gristmill.errors import BudgetError, DataError, GristmillError, Interrupted, ResourceError
+from gristmill.errors import BudgetError, DataError, GristmillError, ResourceError
 from gristmill.evaluation.evaluate import Evaluation
+from gristmill.interrupts import Interrupts, remembered
+from gristmill.limits import Limits
 from gristmill.run import Run, claim, clear, identity_of, locate, output_path, read_json, write_json
 from gristmill.search.executors.local import LocalExecutor
 from gristmill.search.executors.protocol import Executor
@@ -189,8 +189,14 @@ class _Problem:
     task: str | None = None
     metric: str | None = None
     from_scratch: bool = False
+    max_latency: float | None = None
+    max_size: float | None = None
     segments: int | None = None
     seed: int = 0
+
+    @property
+    def limits(self) -> Limits:
+        return Limits.of(self.max_latency, self.max_size)
 
     def read(self, source: Any) -> Source:
         if not isinstance(source, (str, os.PathLike)):
@@ -226,6 +232,8 @@ def fit(
     task: str | None = None,
     metric: str | None = None,
     from_scratch: bool = False,
+    max_latency: float | None = None,
+    max_size: float | None = None,
     segments: int | None = None,
     seed: int = 0,
     fresh: bool = False,
@@ -243,6 +251,9 @@ def fit(
         time: Wall clock of the whole call, all steps included (`"90s"`, `"10m"`, or seconds). An
             existing run of the same problem goes on; a larger time extends it.
         out: NAME.grist; the run folder NAME.run lies beside it. Default: the data's name, here.
+        max_latency: Milliseconds from one file or row to its answer, on one core of this machine, that the
+            model may take at most.
+        max_size: Megabytes (10^6 bytes) that the bundle may have at most.
         segments: Counted mode: stop after this many segments whatever the clock says; repeatable.
         embed_examples: Let the report inside the bundle show pictures of the data.
         ray: HOST:PORT of a Ray cluster to train on, or `auto` (see `RayExecutor`); no part of the problem.
@@ -264,9 +275,12 @@ def fit(
         task=task,
         metric=metric,
         from_scratch=from_scratch,
+        max_latency=max_latency,
+        max_size=max_size,
         segments=segments,
         seed=seed,
     )
+    _ = problem.limits  # refuse nonsense before anything is read
     seconds = float("inf") if segments is not None else parse_duration(time)
     planning.check_time(seconds, segments)
     source = problem.read(path)
@@ -303,7 +317,7 @@ class _Session:
     problem: _Problem
     source: Source
     journal: Journal
-    interrupts: _Interrupts
+    interrupts: Interrupts
     deadline: Deadline
     progress: Progress | None
     embed_examples: bool
@@ -362,7 +376,14 @@ def _check_quarantine(source: Source, scan: Scan) -> None:
 
 def _executor(session: _Session) -> Executor:
     """The workers, started early: importing torch takes seconds, which pass while the data are read."""
-    context = {"run": str(session.run.folder), "cache": os.environ.get("GRISTMILL_CACHE", "")}
+    problem = session.problem
+    context = {
+        "run": str(session.run.folder),
+        "cache": os.environ.get("GRISTMILL_CACHE", ""),
+        # counted segments decide alike everywhere: there the measured time counts at the end only
+        "max_latency": problem.max_latency if problem.segments is None else None,
+        "max_size": problem.max_size,
+    }
     if session.ray is not None:
         return RayExecutor(
             "gristmill.automl:work",
@@ -393,7 +414,13 @@ def _workers(session: _Session, executor: Executor) -> int:
 def _plan(session: _Session, prepared: Prepared, scan: Scan, cpus: int) -> tuple[Study, finish.Keeper]:
     """Step 3: what to try first, from the speed measured on this machine."""
     session.tell("step", "measuring this machine and planning")
-    plan = planning.make(prepared, session.deadline, cpus, pretrained=not session.problem.from_scratch)
+    plan = planning.make(
+        prepared,
+        session.deadline,
+        cpus,
+        pretrained=not session.problem.from_scratch,
+        limits=session.problem.limits,
+    )
     for note in plan.notes:
         session.tell("note", note)
     study = Study(
@@ -685,7 +712,8 @@ def work(segment: Segment, context: Mapping[str, Any]) -> Outcome:
 
     Args:
         segment: The piece of work; its parents' outcomes lie in their folders of the run.
-        context: `run`, the run folder; `halvings`, when memory was short: how often to halve its batches.
+        context: `run`, the run folder; `halvings`, when memory was short: how often to halve its batches;
+            `max_latency` and `max_size`, the limits of a model, or None.
     """
     from gristmill import training
 
@@ -696,7 +724,8 @@ def work(segment: Segment, context: Mapping[str, Any]) -> Outcome:
     parents = {p: _outcome_of(run / "segments" / p) for p in segment.parents}
     threads, halvings = segment.needs.cpu, int(context.get("halvings", 0))
     outcome = training.perform(segment, prepared, folder, parents, threads=threads, halvings=halvings)
-    return finish.with_member(segment, prepared, outcome, folder)
+    limits = Limits.of(context.get("max_latency"), context.get("max_size"))
+    return finish.with_member(segment, prepared, outcome, folder, limits)
 
 
 def _outcome_of(folder: Path) -> Outcome:
@@ -712,54 +741,13 @@ def _opened(folder: str) -> Prepared:
     return Prepared.open(Path(folder))
 
 
-class _Interrupts:
-    """Remembers the first Ctrl-C or SIGTERM; a second Ctrl-C stops at once."""
-
-    def __init__(self) -> None:
-        self.signal = 0
-        self.may_raise = True
-        """Before the race there is nothing to save: stop at once."""
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.signal and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.signal = self.signal or number
-        if self.may_raise:
-            raise self.error(" before there was a model")
-
-    def error(self, what: str) -> Interrupted:
-        """The error that ends the command, with its exit code."""
-        name, code = ("Ctrl-C", 130) if self.signal == signal.SIGINT else ("SIGTERM", 143)
-        return Interrupted(
-            f"Stopped by {name}{what}.",
-            next_step="the same command goes on where it stopped",
-            exit_code=code,
-        )
-
-
 @contextmanager
-def _interrupts() -> Iterator[_Interrupts]:
-    interrupts = _Interrupts()
-    try:
-        before = {n: signal.signal(n, interrupts) for n in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread (a notebook, a server): leave the signals alone
-        before = {}
-    try:
-        yield interrupts
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _owned(
-    run: Run, problem: _Problem, take_over: bool, fresh: bool
-) -> Iterator[tuple[Journal, _Interrupts]]:
+def _owned(run: Run, problem: _Problem, take_over: bool, fresh: bool) -> Iterator[tuple[Journal, Interrupts]]:
     """The run as its only driver: locked, claimed, its journal open, signals remembered."""
     new = fresh or not (run.folder / "run.json").exists()
     with (
         RunLock(run.folder / "lock", take_over=take_over) as lock,
-        _interrupts() as interrupts,
+        remembered() as interrupts,
         _tidy(run) if new else nullcontext(),
     ):
         claim(run, problem.to_json(), fresh=fresh)

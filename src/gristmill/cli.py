@@ -90,6 +90,16 @@ def fit(
     task: Task_ = None,
     metric: Metric_ = None,
     from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Use no pretrained weights.")] = False,
+    max_latency: Annotated[
+        float | None,
+        typer.Option(
+            "--max-latency", help="Milliseconds per answer that the model may take at most.", metavar="MS"
+        ),
+    ] = None,
+    max_size: Annotated[
+        float | None,
+        typer.Option("--max-size", help="Megabytes that the bundle may have at most.", metavar="MB"),
+    ] = None,
     segments: Annotated[
         int | None,
         typer.Option("--segments", help="Counted mode: this many segments, repeatable.", metavar="N"),
@@ -131,6 +141,8 @@ def fit(
             task=task,
             metric=metric,
             from_scratch=from_scratch,
+            max_latency=max_latency,
+            max_size=max_size,
             segments=segments,
             seed=seed,
             fresh=fresh,

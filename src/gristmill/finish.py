@@ -24,12 +24,13 @@ from gristmill.data.source import Source
 from gristmill.deadline import Deadline
 from gristmill.deployment import bundle, runtime
 from gristmill.deployment.member import seconds_per_row
-from gristmill.errors import VerificationError
+from gristmill.errors import ResourceError, VerificationError
 from gristmill.evaluation import calibrate, ensemble
 from gristmill.evaluation.evaluate import evaluate
 from gristmill.evaluation.interval import paired
 from gristmill.evaluation.metrics import floors
 from gristmill.evaluation.records import Evaluation
+from gristmill.limits import Limits
 from gristmill.models import catalog
 from gristmill.models.weights import LITE0
 from gristmill.report import Rival, headline, render
@@ -70,7 +71,8 @@ class Candidate:
     `outputs`: float32 (valid + calib, K) logits, or (valid + calib, 1) values in the target's unit; with
     folds they are out of fold. `deployed`: what the model itself says on valid, (valid, K); without folds
     the same.
-    `cost`: measured seconds of one core per predicted row. `folder`: its member folder.
+    `cost`: measured seconds of one core per row predicted with others, `latency_s` alone. `size`: bytes of
+    its network. `folder`: its member folder.
     """
 
     id: str
@@ -83,6 +85,8 @@ class Candidate:
     outputs: np.ndarray
     deployed: np.ndarray
     cost: float
+    latency_s: float
+    size: int
     folder: Path
 
 
@@ -122,11 +126,14 @@ class Made:
 # ---------------------------------------------------------------- in the worker
 
 
-def with_member(segment: Segment, prepared: Prepared, outcome: Outcome, folder: Path) -> Outcome:
+def with_member(
+    segment: Segment, prepared: Prepared, outcome: Outcome, folder: Path, limits: Limits
+) -> Outcome:
     """The outcome with its deployable member: `member/model.onnx` and `member/member.json`.
 
     Exported at once, in the worker that has torch loaded, so that every scored outcome can be deployed by a
-    driver that never imports torch. Its prediction time is measured here, too.
+    driver that never imports torch. Its size and prediction time are measured here, too; one that is beyond
+    the limits loses its score with the reason, so no time is spent on it any more.
     """
     if outcome.score is None or "checkpoint" not in outcome.artefacts:
         return outcome
@@ -135,10 +142,18 @@ def with_member(segment: Segment, prepared: Prepared, outcome: Outcome, folder: 
 
     ready = deployable(outcome, near=folder.parent)
     path = export.write_member(folder / "member", segment.config, prepared.task, ready.tensors, ready.meta)
-    cost = seconds_per_row(path.parent)
+    size = path.stat().st_size
+    facts = {
+        **outcome.facts,
+        "predict_s": seconds_per_row(path.parent),
+        "latency_s": seconds_per_row(path.parent, rows=1),
+        "bytes": size,
+    }
+    if catalog.role(segment.config) != "floor" and (why := limits.exceeded(facts["latency_s"], size)):
+        return replace(outcome, score=None, noise=None, reason=why, facts=facts)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     artefacts = {**outcome.artefacts, "member": Artefact(uri=str(path), sha256=sha256)}
-    return replace(outcome, artefacts=artefacts, facts={**outcome.facts, "predict_s": cost})
+    return replace(outcome, artefacts=artefacts, facts=facts)
 
 
 # ---------------------------------------------------------------- choosing
@@ -163,6 +178,8 @@ def candidates(study: Study, prepared: Prepared) -> list[Candidate]:
                 outputs=_outputs(outcome, prepared),
                 deployed=_deployed(outcome, prepared),
                 cost=float(outcome.facts.get("predict_s", 0.0)),
+                latency_s=float(outcome.facts.get("latency_s", 0.0)),
+                size=int(outcome.facts.get("bytes", 0)),
                 folder=Path(outcome.artefacts["member"].uri).parent,
             )
         )
@@ -192,12 +209,19 @@ def _outputs(outcome: Outcome, prepared: Prepared, role: str = "predictions") ->
     return np.asarray(stored * np.float32(scale["std"]) + np.float32(scale["mean"]))
 
 
-def choose(found: Sequence[Candidate], prepared: Prepared, *, cost_cap: float = math.inf) -> Choice:
+def choose(
+    found: Sequence[Candidate],
+    prepared: Prepared,
+    *,
+    cost_cap: float = math.inf,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+) -> Choice:
     """The greedy ensemble on valid, then temperature, threshold and answer sets on calib.
 
     Args:
         found: At least one candidate.
         cost_cap: Seconds of one core per row that prediction may cost.
+        limits: Of the members together; each of `found` keeps them alone.
     """
     task, target = prepared.task, prepared.task.target
     y = np.asarray(prepared.targets[target.name])
@@ -205,13 +229,17 @@ def choose(found: Sequence[Candidate], prepared: Prepared, *, cost_cap: float = 
     # mixed in, the floor would only shift answers towards the most frequent class, by chance on few rows
     found = [c for c in found if c.role != "floor"] or found
     by_id = {c.id: c for c in found}
+    costs, cap = {c.id: c.cost for c in found}, cost_cap
+    if not limits.none:  # one number for all: the largest part that it uses up of what is allowed
+        costs = {c.id: max(c.cost / cost_cap, limits.share(c.latency_s, c.size)) for c in found}
+        cap = 1.0
     weights = ensemble.greedy(
         {c.id: c.outputs[: len(valid)] for c in found},
         y[valid],
         task.metric,
         target,
-        costs={c.id: c.cost for c in found},
-        cost_cap=cost_cap,
+        costs=costs,
+        cost_cap=cap,
         max_members=MOST_MEMBERS,
     )
     return calibrated(tuple((by_id[i], w) for i, w in weights.items()), prepared)
@@ -387,6 +415,16 @@ class Keeper:
         """The kept model's score on valid, from 0 (floor) to 1 (perfect)."""
         return None if self.kept is None else self.kept.score
 
+    @property
+    def limits(self) -> Limits:
+        """What the networks may need: of the latency, reading an input is taken off."""
+        return self.plan.limits.without(self.decode_s)
+
+    def shippable(self, study: Study) -> list[Candidate]:
+        """The candidates, best first, that agree with their bundle as far as is known and keep the limits."""
+        found = (c for c in candidates(study, self.prepared) if c.id not in self.broken)
+        return [c for c in found if not self.limits.exceeded(c.latency_s, c.size)]
+
     def headline(self) -> str:
         """The kept model in a few words."""
         return "" if self.kept is None else f"{self.kept.score:.3f} ({self.kept.title})"
@@ -425,7 +463,7 @@ class Keeper:
 
     def consider(self, study: Study, left: float) -> None:
         """Build a better bundle when there is a better model and building is worth its time."""
-        found = [c for c in candidates(study, self.prepared) if c.id not in self.broken]
+        found = self.shippable(study)
         if found:
             first = study.segment(found[0].id)
             again = first.kind == "fit" and self.prepared.parts.folds is None
@@ -473,12 +511,18 @@ def decide(keeper: Keeper, study: Study, executor: Executor, *, stopped: bool) -
     seconds. Calibration stays on calib, which no model has seen; figures on valid stay those of the choice.
     With folds there is nothing to add: every member has learnt from all rows. None when there is no
     candidate. A stopped run is not fitted again.
+
+    Raises:
+        ResourceError: if there are candidates but none keeps the limits.
     """
-    found = [c for c in candidates(study, keeper.prepared) if c.id not in keeper.broken]
+    found = keeper.shippable(study)
     if not found:
+        _check_limits(candidates(study, keeper.prepared), keeper.limits)
         return None
     cap = math.inf if stopped else keeper.cost_cap(keeper.deadline.left(), found[0])
-    choice = choose(found, keeper.prepared, cost_cap=cap)
+    choice = choose(found, keeper.prepared, cost_cap=cap, limits=keeper.limits)
+    if not keeper.limits.none and all(c.role == "floor" for c in found):
+        keeper.say("warning", "nothing but the constant answer keeps --max-latency and --max-size")
     if stopped or keeper.prepared.parts.folds is not None:
         return choice
     again = _fitted_again(keeper, choice, study, executor)
@@ -487,6 +531,18 @@ def decide(keeper: Keeper, study: Study, executor: Executor, *, stopped: bool) -
     members = tuple((again.get(c.id, c), w) for c, w in choice.members)
     keeper.say("note", f"fitted again with the {len(keeper.prepared.parts.valid):,} validation rows added")
     return calibrated(members, keeper.prepared, choice.valid)
+
+
+def _check_limits(found: Sequence[Candidate], limits: Limits) -> None:
+    """Raise ResourceError when the limits are the reason why nothing can be shipped."""
+    beyond = [c for c in found if limits.exceeded(c.latency_s, c.size)]
+    if beyond:
+        nearest = min(beyond, key=lambda c: limits.share(c.latency_s, c.size))
+        raise ResourceError(
+            "At least one model must keep --max-latency and --max-size.",
+            got=f"{nearest.title} {limits.exceeded(nearest.latency_s, nearest.size)}",
+            next_step="allow more, and add --fresh: another limit is another problem",
+        )
 
 
 def _fitted_again(keeper: Keeper, choice: Choice, study: Study, executor: Executor) -> dict[str, Candidate]:
@@ -560,7 +616,7 @@ def conclude(
     Raises:
         VerificationError: if the bundle does not agree with the trained model.
     """
-    found = [c for c in candidates(study, keeper.prepared) if c.id not in keeper.broken]
+    found = keeper.shippable(study)
     choice, model = _agreeing(keeper, choice, found, EARLY_ROWS if stopped else AGREEMENT_ROWS)
     draft = keeper.run.folder / "final.grist"
     test, rival, reading = None, None, 0
@@ -588,11 +644,14 @@ def conclude(
         options=options,
         notes=(*keeper.plan.notes, *filter(None, [study.stopped])),
         lines=keeper.journal.lines,
+        reading_s=keeper.decode_s,
     )
     write_bytes(keeper.run.report, render(record).encode())
     write_json(keeper.run.folder / "report.json", record.to_json())
     inside = render(record if embed_examples else record.without_examples())
     write(keeper, choice, draft, report=inside, test=test)
+    if draft.stat().st_size > keeper.plan.limits.size:
+        write(keeper, choice, draft, test=test)
     os.replace(draft, keeper.run.output)
     return Made(
         evaluation=judged,

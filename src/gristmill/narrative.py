@@ -38,15 +38,20 @@ SHOWN_NAMES = 200
 """Names per finding that a report lists; the audit's record keeps all."""
 
 
-def candidates(study: Study, weights: Mapping[str, float]) -> tuple[Candidate, ...]:
-    """The leaderboard as the report and `gristmill runs show` print it; `weights` by outcome id."""
-    return tuple(_candidate(study, trial, weights) for trial in study.trials)
+def candidates(study: Study, weights: Mapping[str, float], reading_s: float = 0.0) -> tuple[Candidate, ...]:
+    """The leaderboard as the report and `gristmill runs show` print it; `weights` by outcome id.
+
+    Args:
+        reading_s: Seconds to read one input, a part of every latency.
+    """
+    return tuple(_candidate(study, trial, weights, reading_s) for trial in study.trials)
 
 
-def _candidate(study: Study, trial: Trial, weights: Mapping[str, float]) -> Candidate:
+def _candidate(study: Study, trial: Trial, weights: Mapping[str, float], reading_s: float) -> Candidate:
     state = {"idle": "done", "waiting": "refused"}.get(trial.state, trial.state)
     if trial.state == "stopped":
         state = "done" if trial.score is not None else trial.reason.split(" ")[0].rstrip(":")
+    facts = {} if trial.outcome is None else study.outcome(str(trial.outcome)).facts
     known = ("done", "cut", "failed", "oom", "diverged", "lost", "refused", "running")
     return Candidate(
         id=str(trial.outcome or trial.number),
@@ -61,6 +66,8 @@ def _candidate(study: Study, trial: Trial, weights: Mapping[str, float]) -> Cand
         weight=float(weights.get(str(trial.outcome), 0.0)),
         role=catalog.role(trial.config),
         settings=dict(trial.config),
+        latency_ms=round(1e3 * (facts["latency_s"] + reading_s), 2) if "latency_s" in facts else None,
+        size_mb=round(facts["bytes"] / 1e6, 3) if "bytes" in facts else None,
     )
 
 
@@ -105,12 +112,13 @@ def tell(
     options: Mapping[str, Any],
     notes: Sequence[str],
     lines: Iterable[Line] = (),
+    reading_s: float = 0.0,
 ) -> RunReport:
     """The report's record. `outputs`: answers on valid of every candidate, for the selection bias. `lines`:
-    the journal, for what more time would buy."""
+    the journal, for what more time would buy. `reading_s`: seconds to read one input."""
     task, parts = prepared.task, prepared.parts
     target = task.target
-    board = candidates(study, weights)
+    board = candidates(study, weights, reading_s)
     y_valid = np.asarray(prepared.targets[target.name])[parts.valid]
     labels = target.labels if target.task != "regression" else ()
     return RunReport(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gristmill.data import image
@@ -16,6 +16,7 @@ from gristmill.data.prepare import Prepared
 from gristmill.data.source import Source
 from gristmill.deadline import Deadline, format_duration
 from gristmill.errors import UsageError
+from gristmill.limits import Limits
 from gristmill.models import catalog, features
 from gristmill.search.portfolio import load as load_portfolio
 from gristmill.search.race import RaceSettings
@@ -99,9 +100,13 @@ class Plan:
     flips: bool
     resolution: int
     notes: tuple[str, ...]
+    limits: Limits = field(default_factory=Limits)
 
     def learner(self, config: Config) -> Learner:
         """What search must know about how `config` is trained (see `gristmill.segment.Learner`)."""
+        return replace(self._cost(config), barred=self.limits.barred(config, self.task, self.speed))
+
+    def _cost(self, config: Config) -> Learner:
         chosen, many = catalog.family(config["family"]), self.models
         rows, judged = self.sizes["train"], self.sizes["valid"] + self.sizes["calib"]
         per_row = catalog.seconds_per_row(config, self.task) * self.speed
@@ -167,7 +172,14 @@ RUNG_SHARE = 0.6
 """Part of the search time, on one core, that one network trained to its highest rung may use."""
 
 
-def make(prepared: Prepared, deadline: Deadline, cpus: int, *, pretrained: bool) -> Plan:
+def make(
+    prepared: Prepared,
+    deadline: Deadline,
+    cpus: int,
+    *,
+    pretrained: bool,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+) -> Plan:
     """The plan for prepared data. Measures this machine for about a second (pictures only)."""
     task = prepared.task
     pretrained = pretrained and (not task.has_images or weights_note() is None)
@@ -186,7 +198,7 @@ def make(prepared: Prepared, deadline: Deadline, cpus: int, *, pretrained: bool)
             if flips
             else "pictures are not mirrored: the label may change"
         )
-        sides = _sides(task, sizes, models, horizon, deadline.total, cpus, speed, pretrained)
+        sides = _sides(task, sizes, models, horizon, deadline.total, cpus, speed, pretrained, limits)
         resolution = next(iter(sides.values()))
         notes += [f"frozen features at {resolution} pixels fit the time"] if pretrained else []
         if not pretrained and (missing := weights_note()):
@@ -208,6 +220,7 @@ def make(prepared: Prepared, deadline: Deadline, cpus: int, *, pretrained: bool)
         flips=flips,
         resolution=resolution,
         notes=tuple(notes),
+        limits=limits,
     )
 
 
@@ -263,8 +276,10 @@ def _sides(
     cpus: int,
     speed: float,
     pretrained: bool,
+    limits: Limits,
 ) -> dict[str, int]:
-    """By backbone, the largest side in pixels whose features of all rows fit their share of the time.
+    """By backbone, the largest side in pixels whose features of all rows fit their share of the time and
+    which predicts within the latency asked for.
 
     The first backbone is the main one; HOG beside it, as the traditional model, gets a small share.
     """
@@ -278,7 +293,8 @@ def _sides(
             per_row = catalog.seconds_per_row(config, task) * speed
             fits = rows * per_row <= share * horizon
             readable = sizes["test"] * per_row / cpus <= TEST_SHARE * total
-            if not (fits and readable and side <= max(128, 4 * stored)):
+            quick = catalog.predict_seconds(config, task) * speed <= limits.latency_s
+            if not (fits and readable and quick and side <= max(128, 4 * stored)):
                 break
             best = side
         return best

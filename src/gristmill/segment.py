@@ -139,7 +139,8 @@ class Learner:
 
     `resumable`: trained in rungs from checkpoints, or in one shot. `parent`: the features configuration
     it reads, shared by all configurations that name the same one. `seconds_per_row` and `fixed_s` are
-    nominal costs, corrected by what is measured. `rows`: rows one pass over its data touches.
+    nominal costs, corrected by what is measured. `rows`: rows one pass over its data touches. `barred`: why
+    it may not be tried at all (a limit of the user's); empty when it may.
     """
 
     resumable: bool
@@ -149,3 +150,4 @@ class Learner:
     fixed_s: float = 1.0
     cpu: int = 1
     rows: int = 0
+    barred: str = ""

@@ -14,7 +14,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "gristmill"
 
 VOCABULARY = {"errors", "task", "space", "segment", "deadline", "device"}
 STEPS = {"data", "models", "search", "training", "evaluation", "deployment"}
-CONDUCTOR = {"automl", "planning", "run", "finish", "narrative", "scoring", "trials"}
+CONDUCTOR = {"automl", "planning", "limits", "run", "interrupts", "finish", "narrative", "scoring", "trials"}
 FACES = {"cli", "sklearn", "doctor", "quickstart", "__main__"}
 
 ALLOWED: dict[str, set[str]] = {

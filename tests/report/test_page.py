@@ -10,7 +10,7 @@ from importlib.resources import files
 
 import pytest
 
-from gristmill.report import RunReport, render
+from gristmill.report import Candidate, RunReport, render
 from gristmill.report.page import MATRIX_CLASSES
 
 VOID = {"meta", "img", "br"}
@@ -210,3 +210,21 @@ def test_the_darkest_cell_of_the_matrix_is_still_readable(scheme: str, kind: str
     colour = _colours(scheme)
     cell = tuple(0.7 * int(v) / 255 + 0.3 * c for v, c in zip(triple, colour["card"], strict=True))
     assert _contrast(colour["ink"], cell) >= 4.5
+
+
+def test_tradeoffs_are_those_that_nobody_beats_in_everything(example) -> None:
+    made = [
+        ("best", 0.9, 20.0, 13.0),
+        ("quick", 0.8, 2.0, 1.0),
+        ("worse", 0.8, 3.0, 1.0),
+        ("floor", 0.0, 0.1, 0.1),
+    ]
+    board = tuple(
+        Candidate(id=name, title=f"model {name}", score=score, latency_ms=ms, size_mb=mb)
+        for name, score, ms, mb in made
+    )
+    page = render(replace(example.table(), leaderboard=board))
+    shown = page.split("If it must be faster or smaller")[1].split("</section>")[0]
+    assert [name for name, *_ in made if f"model {name}" in shown] == ["best", "quick", "floor"]
+    assert "20 ms" in shown and "13 MB" in shown
+    assert "If it must be" not in render(replace(example.table(), leaderboard=board[:1]))

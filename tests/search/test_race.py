@@ -257,3 +257,20 @@ def test_a_world_of_one_shot_learners_needs_no_rungs() -> None:
     found = run(seconds=40, portfolio=fits, workers=1)
     assert sum(t.score is not None for t in found.trials) > 4
     assert kinds([found.segment(i) for i in found.outcomes]).count("features") <= 2
+
+
+def test_what_is_barred_is_refused_with_the_reason_and_never_proposed() -> None:
+    def limited(config: Any) -> Learner:
+        wide = config["family"] == "net" and config["net.width"] > 32
+        return replace(learner(config), barred="it is too large" if wide else "")
+
+    portfolio = (({"family": "net", "net.width": 64}, "all"), *NETS)
+    for counted in (None, 30):
+        found = Study(
+            space=SPACE, learner=limited, portfolio=portfolio, settings=study(counted=counted).settings
+        )
+        drive(found, seconds=150)
+        assert [t.reason for t in found.trials if t.state == "refused"] == ["it is too large"]
+        entered = [t.config for t in found.trials if t.state != "refused"]
+        assert len(entered) > len(NETS)
+        assert all(c["net.width"] <= 32 for c in entered if c["family"] == "net")

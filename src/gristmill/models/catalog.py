@@ -449,6 +449,26 @@ def seconds_per_row(config: Config, task: Task) -> float:
     return _flops(config, task) / (GFLOPS_TRAIN * 1e9) + 2e-6
 
 
+def predict_seconds(config: Config, task: Task) -> float:
+    """Nominal seconds of one core to predict one row: about what the operations of a forward pass take."""
+    chosen = family(config["family"])
+    if chosen.name == "features":
+        return seconds_per_row(config, task)
+    if chosen.name in ("mbconv", *FROM_SCRATCH):
+        return flops.flops(flops.layers(config, task)) / (GFLOPS_TRAIN * 1e9)
+    return 2e-6
+
+
+def model_bytes(config: Config, task: Task) -> int:
+    """Bytes of the network's weights, known before training; 0 where there are few (tables, HOG)."""
+    chosen = family(config["family"])
+    if chosen.name == "features" and chosen.get(config, "backbone") == "lite0":
+        config = {"family": "mbconv", "mbconv.pretrained": True}
+    elif chosen.name not in ("mbconv", *FROM_SCRATCH):
+        return 0
+    return 4 * flops.parameters(flops.layers(config, task))
+
+
 def _flops(config: Config, task: Task) -> float:
     chosen = family(config["family"])
     side = resolution(config, task)

@@ -88,6 +88,7 @@ def _page(report: RunReport) -> dict[str, Any]:
         "pairs": _pairs(report),
         "mistakes": [m | {"thumbnail": _thumbnail(report, m["name"])} for m in found.get("mistakes", ())],
         "board": _board(report),
+        "tradeoffs": _tradeoffs(report),
         "views": sorted(report.views, key=lambda v: -1.0 if v.score is None else v.score, reverse=True),
         "spans": [(s.name, s.seconds) for s in report.timeline if s.seconds > 0],
         "charts": _charts(found),
@@ -176,6 +177,25 @@ def _board(report: RunReport) -> list[Candidate]:
         report.leaderboard,
         key=lambda c: (c.state != "done", c.score is None, -(c.score or 0.0), c.seconds, c.id),
     )
+
+
+def _tradeoffs(report: RunReport) -> list[Candidate]:
+    """Candidates that no other beats or equals in score, latency and size at once, best first; nothing
+    when there is but one."""
+    known = [c for c in _board(report) if None not in (c.score, c.latency_ms, c.size_mb)]
+
+    def needs(c: Candidate) -> tuple[float, float, float]:
+        return (-(c.score or 0.0), c.latency_ms or 0.0, c.size_mb or 0.0)
+
+    def beaten(c: Candidate) -> bool:
+        return any(
+            needs(o) != needs(c) and all(x <= y for x, y in zip(needs(o), needs(c), strict=True))
+            for o in known
+        )
+
+    kept = {needs(c): c for c in reversed(known) if not beaten(c)}
+    chosen = sorted(kept.values(), key=needs)
+    return chosen if len(chosen) > 1 else []
 
 
 def _charts(found: Mapping[str, Any]) -> dict[str, Markup | None]:

@@ -34,7 +34,8 @@ class Candidate:
     `title`: the model in plain words. `score`, `noise`: the metric on valid from 0 (majority or mean) to 1
     (perfect), and its standard error. `state`: done, cut, failed, oom, diverged, lost, refused or running;
     `reason` says why in plain words. `weight`: its share in the final model, 0 when it is not part of it.
-    `role`: model, traditional or floor. `settings`: its configuration.
+    `role`: model, traditional or floor. `settings`: its configuration. `latency_ms`: from one input to its
+    answer on one core, reading included. `size_mb`: of its network, 10^6 bytes. None when not measured.
     """
 
     id: str
@@ -49,6 +50,8 @@ class Candidate:
     weight: float = 0.0
     role: str = "model"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    latency_ms: float | None = None
+    size_mb: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -246,7 +246,9 @@ class Race:
             if key in ledger.by_key or self._refused(ledger, key, left):
                 continue
             candidate = ledger.candidate(config, view, "portfolio")
-            if self._may_enter(ledger, candidate):
+            if candidate.learner.barred:
+                yield Refusal(candidate=candidate, reason=candidate.learner.barred)
+            elif self._may_enter(ledger, candidate):
                 entry = self._entry(ledger, candidate, left, exempt)
                 if entry is not None:
                     yield entry
@@ -314,7 +316,7 @@ class Race:
     # entering
 
     def _may_enter(self, ledger: Ledger, candidate: Candidate) -> bool:
-        if candidate.family in ledger.dead_families:
+        if candidate.family in ledger.dead_families or candidate.learner.barred:
             return False
         if candidate.parent is None or candidate.parent not in ledger.features:
             return True
