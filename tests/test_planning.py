@@ -124,6 +124,8 @@ def test_with_folds_a_network_costs_as_much_as_all_its_models(bars: Prepared) ->
 def test_titles_are_for_people() -> None:
     assert planning.title({"family": "trees"}) == "gradient-boosted trees"
     assert "64 px" in planning.title({"family": "convstack", "convstack.resolution": 64})
+    mlp = planning.title({"family": "features", "features.head": "mlp", "features.backbone": "lite0"})
+    assert mlp == "a network with a hidden layer on the features of a frozen picture network (lite0)"
     assert "mirror" not in planning.title({"backbone": "hog", "resolution": 32})
 
 

@@ -140,7 +140,8 @@ class Learner:
     `resumable`: trained in rungs from checkpoints, or in one shot. `parent`: the features configuration
     it reads, shared by all configurations that name the same one. `seconds_per_row` and `fixed_s` are
     nominal costs, corrected by what is measured. `rows`: rows one pass over its data touches. `barred`: why
-    it may not be tried at all (a limit of the user's); empty when it may.
+    it may not be tried at all (a limit of the user's); empty when it may. `least_rows`: fewer say nothing
+    about it; 0: one pass over its rows.
     """
 
     resumable: bool
@@ -151,3 +152,4 @@ class Learner:
     cpu: int = 1
     rows: int = 0
     barred: str = ""
+    least_rows: int = 0

@@ -1,7 +1,9 @@
 """What to do next: asynchronous successive halving over resumed segments, the portfolio first.
 
-Rungs are absolute numbers of training rows (base, 3 base, 9 base, ...), so more time only adds rungs.
-Trunks are compared within a rung only. In order of preference a free slot gets
+Rungs are absolute numbers of training rows (base, 3 base, 9 base, ...), so more time only adds rungs. What
+would take too long to the base enters at a rung below it. Trunks are compared within a rung only; a network
+with pretrained weights below the base goes before those that are not even forecast to come near to what it
+has shown. In order of preference a free slot gets
 
 1. the own segment of a configuration whose features are ready, or that enters again with fewer rows;
 2. the next of the portfolio, in its order, while it has used less than 30 % of the time;
@@ -32,7 +34,7 @@ from gristmill.segment import Config, SegmentKind
 from gristmill.space import Choice, Parameter, Space
 
 VIEW = "view"
-_SHRINKS = 2  # rungs below the base at which an expensive configuration may enter
+_LOWEST = 64  # the lowest rung is the base divided by this, or a little more
 _SAFETY = 1.1  # a predicted time is trusted with this margin
 _TRIES = 50  # proposals looked at before a slot is left idle
 _LOOKED_AT = 8  # waiting trunks of a rung that are weighed for one decision
@@ -41,6 +43,7 @@ _FIRST_SHARE = 0.6
 _ONE_SHOT_SHARE = 0.35
 _SMALL_S = 4.0  # what takes no longer than this may enter a short run, too, up to
 _SMALL_SHARE = 0.35
+_CLEARLY = 0.75  # part of another's error that a trunk below the base has at most to go before it
 _SHRINK_PAYS = 0.7  # fewer rows are only taken for a price lower by this factor: starting costs the same
 
 
@@ -84,8 +87,8 @@ class RaceSettings:
     def ladder(self) -> tuple[int, ...]:
         """The rungs in rows, those below the base for shrunk entries included, ascending."""
         base = min(self.base_rows, self.max_rows)
-        below = [base // self.eta**k for k in range(_SHRINKS, 0, -1)]
-        rungs = [rows for rows in below if rows > 0]
+        below = [base // self.eta**k for k in range(1, _LOWEST) if self.eta**k <= _LOWEST]
+        rungs = [rows for rows in reversed(below) if rows > 0]
         while base <= self.max_rows:
             rungs.append(base)
             base *= self.eta
@@ -227,7 +230,7 @@ class Race:
     def _second_entry(self, ledger: Ledger, candidate: Candidate, left: float) -> Step | Refusal:
         """Once more with fewer rows, now that its speed has been measured, or not at all."""
         tried = min(candidate.tried, default=self._base)
-        for rows in reversed([r for r in self._ladder if r < tried]):
+        for rows in reversed(self._rungs_below(ledger, candidate, tried)):
             step = self._first(ledger, candidate, left, rows)
             if step.cost <= max(0.2 * left, self._entry_limit(left, exempt=False)):
                 return step
@@ -258,9 +261,12 @@ class Race:
     ) -> Iterator[Step]:
         """`ripe`: only from rungs that as many trunks have reached as compete for one place above."""
         for rows in sorted(ledger.rungs, reverse=True):
-            if ripe and len(ledger.rungs[rows]) < self._settings.ripe:
+            unripe = ripe and len(ledger.rungs[rows]) < self._settings.ripe
+            if unripe and rows >= self._base:
                 continue
             for candidate in self._promotable(ledger, rows, left) if rows < self._ladder[-1] else ():
+                if unripe and not (candidate.learner.least_rows and candidate in finalists[:1]):
+                    continue  # few start low and show early: the best of all trunks need not wait for more
                 step, _ = self._way(ledger, candidate, left)
                 if step is not None and (step.kind == "train" or candidate in finalists):
                     yield step
@@ -310,7 +316,7 @@ class Race:
             candidate = ledger.candidate(config, view, "proposal")
             if self._may_enter(ledger, candidate):
                 step = self._entry(ledger, candidate, left, exempt=False)
-                if isinstance(step, Step) and self._can_matter(ledger, candidate, left):
+                if isinstance(step, Step) and self._can_matter(ledger, candidate, left, step.to_rows):
                     yield step
 
     # entering
@@ -329,12 +335,12 @@ class Race:
     def _entry(
         self, ledger: Ledger, candidate: Candidate, left: float, exempt: bool
     ) -> Step | Refusal | None:
-        """Its first segment, with fewer rows where it is too expensive (portfolio only), else a refusal;
-        None when not enough counted segments are left."""
+        """Its first segment, with fewer rows where it is too expensive, else a refusal; None when not
+        enough counted segments are left."""
         rows = self._base if candidate.learner.resumable else candidate.learner.rows
         steps = [self._first(ledger, candidate, left, rows)]
-        if candidate.learner.resumable and self._timed and candidate.source == "portfolio":
-            below = [r for r in self._ladder if r < rows]
+        if candidate.learner.resumable and self._timed:
+            below = self._rungs_below(ledger, candidate, rows)
             steps += [self._first(ledger, candidate, left, r) for r in reversed(below)]
         if not self._timed:
             return steps[0] if left >= self._whole_entry(ledger, candidate, steps[0]) else None
@@ -348,6 +354,14 @@ class Race:
         )
         return Refusal(candidate=candidate, reason=reason)
 
+    def _rungs_below(self, ledger: Ledger, candidate: Candidate, rows: int) -> list[int]:
+        """Rungs below `rows` at which it may enter: a proposal only where others of its family were."""
+        least = candidate.learner.least_rows or candidate.learner.rows
+        below = [r for r in self._ladder if min(least, rows // self._settings.eta) <= r < rows]
+        if candidate.source == "portfolio" or candidate.again:
+            return below
+        return [r for r in below if r in ledger.shown.get(candidate.family, {})]
+
     def _entry_limit(self, left: float, exempt: bool, one_shot: bool = False) -> float:
         """Seconds that may go into the way to a first score, which for a one-shot learner is its last."""
         if exempt or one_shot:
@@ -360,14 +374,14 @@ class Race:
             return step.cost
         return step.cost + self._seconds(ledger, candidate, "fit", candidate.learner.rows)
 
-    def _can_matter(self, ledger: Ledger, candidate: Candidate, left: float) -> bool:
+    def _can_matter(self, ledger: Ledger, candidate: Candidate, left: float, entry: int) -> bool:
         """A new trunk is worth its first rung only while it could still be promoted and cooled down, and
         while half the error that its family has shown so far would be a gain."""
         if not candidate.learner.resumable:
             return True
-        goal = self._goal(ledger, candidate, left)
+        goal = self._goal(ledger, candidate, left, entry)
         shown = [x for x in ledger.shown.get(candidate.family, {}).items() if x[0] <= goal]
-        if goal <= self._base and self._timed and self._base < self._ladder[-1]:
+        if goal <= entry and self._timed and entry < self._ladder[-1]:
             return False
         if not shown:
             return True
@@ -390,14 +404,24 @@ class Race:
 
     def _finalists(self, ledger: Ledger, left: float) -> list[Candidate]:
         """The best trunks that can go on: ranked at the base, then re-ranked among those that reached
-        each higher rung, so that only results of one rung are ever compared."""
+        each higher rung, so that only results of one rung are compared. Those that show early and are
+        still below the base stand before the first one that is not even forecast to come near to them."""
         ranked: list[int] = []
         for rows in sorted(ledger.rungs, key=lambda r: (r >= self._base, r)):
             top = ledger.rungs[rows].top(8)
             below = [n for n in ranked if n not in top]
             first = next((i for i, n in enumerate(ranked) if n in top), 0)
             ranked = below[:first] + top + below[first:]
-        found = [ledger.candidates[n] for n in ranked]
+        trunks = [ledger.candidates[n] for n in ranked]
+        early = [c for c in trunks if c.learner.least_rows and c.rows < self._base]
+        early.sort(key=ledger.trend.forecast, reverse=True)
+        found = list[Candidate]()
+        for trunk in (c for c in trunks if c not in early):
+            bound = 1.0 - _CLEARLY * (1.0 - ledger.trend.forecast(trunk))
+            while early and early[0].points[-1][1] > bound:
+                found.append(early.pop(0))
+            found.append(trunk)
+        found += early
         return [c for c in found if c.running or self._worthwhile(ledger, c, left)][
             : self._settings.survivors
         ]
@@ -439,7 +463,7 @@ class Race:
                 reserve=reserve,
                 why=f"promoted from {trunk.rows} rows",
             )
-            return step, self._chain(ledger, trunk, goal)
+            return step, self._chain(ledger, trunk, goal, min(trunk.tried))
         if trunk.cooled == trunk.rows:
             return None, 0.0
         length = self._cooldown_rows(trunk.rows)
@@ -449,15 +473,16 @@ class Race:
         why = "as far as time allows"
         return self._step(trunk, "cooldown", left, cost, to_rows=trunk.rows + length, why=why), cost
 
-    def _goal(self, ledger: Ledger, trunk: Candidate, left: float) -> int:
-        """The highest rung whose way fits, else where it stands."""
+    def _goal(self, ledger: Ledger, trunk: Candidate, left: float, entry: int = 0) -> int:
+        """The highest rung whose way fits, else where it stands. `entry`: where a new one would enter."""
         goal = trunk.rows
         if trunk.topped:
             return goal
         share = self._settings.way_share * (ledger.horizon or left)
-        for rows in self._rungs_above(trunk):
-            whole = self._chain(ledger, trunk, rows, from_start=True)
-            if not self._fits(self._chain(ledger, trunk, rows), left) or whole > share:
+        entry = entry or min(trunk.tried, default=self._base)
+        for rows in [r for r in self._rungs_above(trunk) if r >= entry]:
+            whole = self._chain(ledger, trunk, rows, entry, from_start=True)
+            if not self._fits(self._chain(ledger, trunk, rows, entry), left) or whole > share:
                 break
             goal = rows
         return goal
@@ -465,12 +490,14 @@ class Race:
     def _rungs_above(self, trunk: Candidate) -> list[int]:
         return [r for r in self._ladder if r > trunk.rows and r not in trunk.tried]
 
-    def _chain(self, ledger: Ledger, trunk: Candidate, goal: int, from_start: bool = False) -> float:
-        """Seconds of all segments up to `goal` rows and of the cooldown there."""
+    def _chain(
+        self, ledger: Ledger, trunk: Candidate, goal: int, entry: int, from_start: bool = False
+    ) -> float:
+        """Seconds of all segments from the rung of its entry up to `goal` rows and of the cooldown there."""
         rows = 0 if from_start else trunk.rows
         total = self._seconds(ledger, trunk, "cooldown", self._cooldown_rows(goal))
         for rung in self._ladder:
-            if rows < rung <= goal and (rung >= self._base or rung in trunk.tried):
+            if rows < rung <= goal and rung >= entry:
                 total += self._seconds(ledger, trunk, "train", rung - rows)
                 rows = rung
         return total
