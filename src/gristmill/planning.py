@@ -23,7 +23,7 @@ from gristmill.search.race import RaceSettings
 from gristmill.segment import Config, Learner
 from gristmill.space import Space
 from gristmill.task import Task
-from gristmill.training.recipe import parameters_of
+from gristmill.training.recipe import parameters_of, without_twins
 
 MINIMUM_S = 10.0
 """A command with less time than this cannot import torch, read the data and verify a bundle."""
@@ -250,10 +250,9 @@ def _horizon(deadline: Deadline) -> float:
 
 
 def _space(task: Task, pretrained: bool) -> Space:
+    families = catalog.space(task, pretrained=pretrained).parameters
     recipes = parameters_of(f.name for f in catalog.families(task, pretrained=pretrained))
-    if task.target.task != "regression":  # it would only make equal candidates look different
-        recipes = tuple(p for p in recipes if p.name != "train.loss")
-    return Space(parameters=catalog.space(task, pretrained=pretrained).parameters + recipes)
+    return Space(parameters=families + without_twins(recipes, task, pretrained=pretrained))
 
 
 def _machine_speed(task: Task, pretrained: bool) -> float:

@@ -6,7 +6,14 @@ from gristmill.errors import UsageError
 from gristmill.models import families, space
 from gristmill.space import Space
 from gristmill.task import InputSpec, Target, Task
-from gristmill.training.recipe import NETWORKS, PASS_PIXELS, from_config, parameters, parameters_of
+from gristmill.training.recipe import (
+    NETWORKS,
+    PASS_PIXELS,
+    from_config,
+    parameters,
+    parameters_of,
+    without_twins,
+)
 
 PICTURES = Task(
     inputs=(InputSpec(name="image", kind="image", spec={"channels": 3, "size": 64}),),
@@ -32,6 +39,30 @@ def test_the_parameters_complete_the_catalogue(task):
     whole = Space(parameters=(*space(task).parameters, *parameters_of(names)))
     network = next(n for n in names if n in NETWORKS)
     assert {p.name for p in parameters(network)} <= set(whole.complete({"family": network}))
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_equal_trainings_do_not_look_different(pretrained: bool):
+    names = [f.name for f in families(PICTURES, pretrained=pretrained)]
+    kept = without_twins(parameters_of(names), PICTURES, pretrained=pretrained)
+    whole = Space(parameters=(*space(PICTURES, pretrained=pretrained).parameters, *kept))
+    assert "none" not in whole["train.balance"].domain.options
+    assert "train.loss" not in whole.defaults
+    by_recipe: dict[str, dict] = {}
+    rng = random.Random(0)
+    for _ in range(3000):
+        config = whole.complete({**whole.sample(rng), "family": "mbconv"})
+        made = (config["mbconv.resolution"], config.get("mbconv.width"), recipe(**config))
+        assert by_recipe.setdefault(str(made), config) == config
+
+
+def test_what_auto_stands_for_depends_on_the_metric():
+    balanced = Task(inputs=PICTURES.inputs, targets=PICTURES.targets, metric="balanced_accuracy")
+    kept = {p.name: p for p in without_twins(parameters_of(["mlp"]), balanced, pretrained=True)}
+    assert kept["train.balance"].domain.options == ("auto", "none", "sampling", "logits")
+    kept = {p.name: p for p in without_twins(parameters_of(["mlp"]), PRICES, pretrained=True)}
+    assert "train.balance" not in kept
+    assert kept["train.loss"].domain.options == ("auto", "huber")
 
 
 def test_one_shot_learners_have_none():

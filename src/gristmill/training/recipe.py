@@ -322,6 +322,24 @@ def _balance(wanted: str, metric: str) -> Balance:
     return wanted  # type: ignore[return-value]
 
 
+def without_twins(
+    recipes: Iterable[Parameter], task: Task, *, pretrained: bool
+) -> tuple[Parameter, ...]:
+    """The parameters without what would only make equal trainings look different: the choice that `auto`
+    stands for here, and what nothing reads."""
+    unread = {"train.balance" if task.target.task == "regression" else "train.loss"}
+    unread |= set() if pretrained else {"mbconv.norm", "mbconv.head_factor"}
+    meant = {"train.balance": _balance("auto", task.metric), "train.loss": _loss("auto", task)}
+    read = {"mbconv.norm": ("mbconv.tune", ("all",)), "mbconv.head_factor": ("mbconv.pretrained", (True,))}
+    kept = []
+    for p in (p for p in recipes if p.name not in unread):
+        if p.name in meant and isinstance(p.domain, Choice):
+            options = tuple(o for o in p.domain.options if o != meant[p.name])
+            p = replace(p, domain=replace(p.domain, options=options))
+        kept.append(replace(p, when=read.get(p.name, p.when)))
+    return tuple(kept)
+
+
 def _loss(wanted: str, task: Task) -> Literal["cross_entropy", "huber", "mse"]:
     if task.target.task != "regression":
         return "cross_entropy"
