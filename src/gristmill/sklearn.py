@@ -29,6 +29,8 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         metric: str | None = None,
         out: str | os.PathLike[str] | None = None,
         from_scratch: bool = False,
+        max_latency: float | None = None,
+        max_size: float | None = None,
         segments: int | None = None,
         seed: int = 0,
     ) -> None:
@@ -36,6 +38,8 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         self.metric = metric
         self.out = out
         self.from_scratch = from_scratch
+        self.max_latency = max_latency
+        self.max_size = max_size
         self.segments = segments
         self.seed = seed
 
@@ -53,7 +57,8 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
             out = Path(folder) / "model.grist" if self.out is None else self.out
             self.result_ = fit(
                 (_frame(X), y), time=self.time, out=out, task=self._task, metric=self.metric,
-                from_scratch=self.from_scratch, segments=self.segments, seed=self.seed,
+                from_scratch=self.from_scratch, max_latency=self.max_latency, max_size=self.max_size,
+                segments=self.segments, seed=self.seed,
             )  # fmt: skip
             self.bundle_ = self.result_.bundle.read_bytes()
         self._model: Model | None = None
@@ -101,6 +106,8 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         metric: accuracy, balanced_accuracy, macro_f1, log_loss or roc_auc; None: by the class counts.
         out: Where to keep NAME.grist and its run folder; None: only in this object.
         from_scratch: Use no pretrained weights.
+        max_latency: Milliseconds per answer, on one core, that the model may take at most.
+        max_size: Megabytes that the bundle may have at most.
         segments: Counted mode, repeatable: this many segments whatever the clock says.
         seed: Seed of everything random.
 

@@ -14,7 +14,7 @@ from PIL import Image
 import gristmill
 from gristmill.cli import main
 from gristmill.deployment import bundle
-from gristmill.errors import RunError
+from gristmill.errors import ResourceError, RunError
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -129,3 +129,20 @@ def test_pictures_of_all_kinds_get_the_answer_of_the_plain_one(
     found = gristmill.load(made.bundle).predict(sorted(tmp_path.iterdir()))
     assert [p.error for p in found] == [None] * 7
     assert {p.label for p in found} == {"4"}
+
+
+def test_a_limit_on_the_size_is_kept(digits: Path, tmp_path: Path) -> None:
+    out = tmp_path / "small.grist"
+    small = gristmill.fit(digits, out=out, segments=5, from_scratch=True, max_size=0.5)
+    assert out.stat().st_size <= 0.5e6
+    sizes = {c["size_mb"] for c in small.leaderboard if c["weight"] > 0}
+    assert sizes and max(sizes) <= 0.35
+    too_large = [c["reason"] for c in small.leaderboard if "--max-size is 0.5" in c["reason"]]
+    assert too_large
+
+
+def test_a_limit_that_nothing_keeps_says_what_comes_nearest(digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match="max-latency and --max-size") as said:
+        gristmill.fit(digits, out=tmp_path / "m.grist", segments=1, from_scratch=True, max_size=0.001)
+    assert "--max-size is 0.001" in str(said.value)
+    assert not (tmp_path / "m.grist").exists()

@@ -95,7 +95,7 @@ def test_scikit_learn_estimators(flowers: Path, tmp_path: Path) -> None:
     from gristmill.sklearn import Classifier
 
     X, y = load_iris(return_X_y=True)
-    model = clone(Classifier(segments=4, metric="accuracy")).fit(X, y)
+    model = clone(Classifier(segments=4, metric="accuracy", max_size=1.0)).fit(X, y)
     assert list(model.classes_) == [0, 1, 2]
     assert model.n_features_in_ == 4
     assert model.score(X, y) > 0.85

@@ -33,7 +33,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from gristmill.errors import UsageError
-from gristmill.space import Choice, Float, Parameter
+from gristmill.space import Choice, Float, Parameter, Value
 from gristmill.task import Task
 
 Balance = Literal["none", "loss", "sampling", "logits"]
@@ -330,7 +330,10 @@ def without_twins(
     unread = {"train.balance" if task.target.task == "regression" else "train.loss"}
     unread |= set() if pretrained else {"mbconv.norm", "mbconv.head_factor"}
     meant = {"train.balance": _balance("auto", task.metric), "train.loss": _loss("auto", task)}
-    read = {"mbconv.norm": ("mbconv.tune", ("all",)), "mbconv.head_factor": ("mbconv.pretrained", (True,))}
+    read: dict[str, tuple[str, tuple[Value, ...]]] = {
+        "mbconv.norm": ("mbconv.tune", ("all",)),
+        "mbconv.head_factor": ("mbconv.pretrained", (True,)),
+    }
     kept = []
     for p in (p for p in recipes if p.name not in unread):
         if p.name in meant and isinstance(p.domain, Choice):
