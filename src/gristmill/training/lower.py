@@ -31,8 +31,8 @@ MEMORY = 768 * 2**20
 """Bytes of stored outputs per worker; beyond it the oldest are computed again when they are met."""
 
 BATCH_PIXELS = 2**18
-"""Pixels per pass: 16 pictures of 128 x 128. Four times as many took 6.5 s instead of 6.2 for 2,048 pictures, and
-280 MiB more."""
+"""Pixels per pass: 16 pictures of 128 x 128. Four times as many took 6.5 s instead of 6.2 for 2,048
+pictures, and 280 MiB more."""
 
 
 class Lower:

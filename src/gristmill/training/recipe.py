@@ -322,9 +322,7 @@ def _balance(wanted: str, metric: str) -> Balance:
     return wanted  # type: ignore[return-value]
 
 
-def without_twins(
-    recipes: Iterable[Parameter], task: Task, *, pretrained: bool
-) -> tuple[Parameter, ...]:
+def without_twins(recipes: Iterable[Parameter], task: Task, *, pretrained: bool) -> tuple[Parameter, ...]:
     """The parameters without what would only make equal trainings look different: the choice that `auto`
     stands for here, and what nothing reads."""
     unread = {"train.balance" if task.target.task == "regression" else "train.loss"}
