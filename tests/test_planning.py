@@ -121,6 +121,20 @@ def test_with_folds_a_network_costs_as_much_as_all_its_models(bars: Prepared) ->
     assert folded.to_json()["models"] == 6
 
 
+def test_the_probe_before_fine_tuning_is_paid_at_the_start(bars: Prepared) -> None:
+    known = plan(bars, 600)
+    upper = {"family": "mbconv", "mbconv.resolution": 128, "mbconv.tune": "upper", "mbconv.pretrained": True}
+    scratch = {"family": "mbconv", "mbconv.resolution": 128, "mbconv.pretrained": False, "mbconv.width": 1.0}
+    rows, judged = known.sizes["train"], known.sizes["valid"] + known.sizes["calib"]
+    forward = catalog.predict_seconds(upper, bars.task) * known.speed
+
+    def start(config: dict[str, object]) -> float:
+        learner = known.learner(config)
+        return learner.fixed_s - judged * learner.seconds_per_row / known.models / 3.0
+
+    assert start(upper) - start(scratch) == pytest.approx(rows * forward)
+
+
 def test_titles_are_for_people() -> None:
     assert planning.title({"family": "trees"}) == "gradient-boosted trees"
     assert "64 px" in planning.title({"family": "convstack", "convstack.resolution": 64})

@@ -23,7 +23,7 @@ from gristmill.search.race import RaceSettings
 from gristmill.segment import Config, Learner
 from gristmill.space import Space
 from gristmill.task import Task
-from gristmill.training.recipe import parameters_of, without_twins
+from gristmill.training.recipe import from_config, parameters_of, without_twins
 
 MINIMUM_S = 10.0
 """A command with less time than this cannot import torch, read the data and verify a bundle."""
@@ -116,10 +116,13 @@ class Plan:
         rows, judged = self.sizes["train"], self.sizes["valid"] + self.sizes["calib"]
         per_row = catalog.seconds_per_row(config, self.task) * self.speed
         if chosen.learner == "network":
+            side = catalog.resolution(config, self.task)
+            probe = min(rows, from_config(config, self.task, rows=rows, resolution=side).probe_rows)
+            probe_s = probe * catalog.predict_seconds(config, self.task) * self.speed
             return Learner(
                 resumable=True,
                 seconds_per_row=many * per_row,
-                fixed_s=1.0 + NETWORK_START_S * (many - 1) + judged * per_row / 3.0,
+                fixed_s=1.0 + NETWORK_START_S * (many - 1) + judged * per_row / 3.0 + probe_s,
                 rows=rows,
                 least_rows=rows // SHOWN_AFTER if config.get("mbconv.pretrained") else 0,
             )

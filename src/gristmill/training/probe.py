@@ -27,7 +27,7 @@ BATCH_PIXELS = 2**18
 _shared: dict[tuple[str, int, int, bytes], np.ndarray] = {}
 """The features of the last `every`, by store, side, channels and rows: the models of all folds read them."""
 
-UPPER_BATCH = 256
+UPPER_BATCH = 64
 STD_FLOOR = linear.STD_FLOOR
 
 
@@ -68,7 +68,7 @@ def fit_upper_head(
     with torch.no_grad():
         standing.norm.running_mean.copy_(mean)
         standing.norm.running_var.copy_(std.clamp_min(max(1e-6, STD_FLOOR * float(std.median()))) ** 2)
-        columns = (columns - mean) / standing.norm.running_var.cpu().sqrt()
+        columns.sub_(mean).div_(standing.norm.running_var.cpu().sqrt())
     _fit(network, columns.numpy(), rows, aim, task, seed)
 
 
