@@ -26,6 +26,15 @@ def test_a_limit_is_a_positive_number(wrong: float) -> None:
         Limits.of(None, wrong)
 
 
+def test_a_bundle_without_networks_is_not_nothing() -> None:
+    with pytest.raises(UsageError, match=r"more than 0\.15 MB"):
+        Limits.of(None, 0.1)
+
+
+def test_a_floor_is_always_tried() -> None:
+    assert not Limits(latency_s=1e-12).barred({"family": "constant"}, PICTURES, 1.0)
+
+
 def test_without_limits_nothing_is_barred_or_exceeded() -> None:
     free = Limits.of(None, None)
     assert free.none and free == Limits()

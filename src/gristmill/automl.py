@@ -519,11 +519,7 @@ def _choose(session: _Session, study: Study, executor: Executor, keeper: finish.
     if choice is None and stopped:
         raise session.interrupts.error(" before there was a model")
     if choice is None:
-        raise BudgetError(
-            "The time must be enough for at least one model.",
-            got=format_duration(session.deadline.total),
-            next_step="give it more with --time; the same command goes on where it stopped",
-        )
+        raise session.too_little()
     return choice
 
 

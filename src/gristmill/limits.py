@@ -35,7 +35,7 @@ class Limits:
         """From milliseconds and megabytes (10^6 bytes).
 
         Raises:
-            UsageError: for a limit that is not positive.
+            UsageError: for a limit that is not positive, or a size that no bundle can have.
         """
         for option, unit, value in (("latency", "milliseconds", max_latency), ("size", "MB", max_size)):
             if value is not None and not (value > 0 and math.isfinite(value)):
@@ -44,6 +44,12 @@ class Limits:
                     got=value,
                     next_step=f"for example --max-{option} 20; without it there is no limit",
                 )
+        if max_size is not None and max_size * 1e6 <= BUNDLE_BYTES:
+            raise UsageError(
+                f"The most size must be more than {BUNDLE_BYTES / 1e6:g} MB, kept for all but the networks.",
+                got=f"{max_size:g} MB",
+                next_step="for example --max-size 2",
+            )
         return Limits(
             latency_s=math.inf if max_latency is None else max_latency / 1e3,
             size=math.inf if max_size is None else max_size * 1e6,
@@ -60,11 +66,14 @@ class Limits:
         return self.size - BUNDLE_BYTES
 
     def barred(self, config: Mapping[str, Any], task: Task, speed: float) -> str:
-        """Why a configuration need not be tried; empty when it may fit.
+        """Why a configuration need not be tried; empty when it may fit, and for a floor, which tells what the
+        least is.
 
         Args:
             speed: Measured seconds of one core per nominal second.
         """
+        if catalog.role(config) == "floor":
+            return ""
         seconds = catalog.predict_seconds(config, task) * speed
         if seconds > SURE * self.latency_s:
             limit = f"--max-latency is {1e3 * self.latency_s:g}"
