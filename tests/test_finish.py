@@ -215,7 +215,7 @@ def test_a_member_beyond_the_limits_has_no_score_but_the_reason(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "write_member", write)
         patch.setattr("gristmill.training.deployable", lambda *_, **__: SimpleNamespace(tensors={}, meta={}))
-        patch.setattr(finish, "seconds_per_row", lambda *_, **__: 1e-3)
+        patch.setattr(finish, "seconds_per_rows", lambda *_: [1e-3, 1e-3])
         segment = Segment(id="t", kind="fit", config={"family": "linear"})
         artefacts = {"checkpoint": Artefact(uri="c", sha256="")}
         outcome = Outcome(id="t", state="done", score=0.7, noise=0.1, artefacts=artefacts)

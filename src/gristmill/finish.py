@@ -23,14 +23,14 @@ from gristmill.data.prepare import WITH_VALID, Prepared, Scan
 from gristmill.data.source import Source
 from gristmill.deadline import Deadline
 from gristmill.deployment import bundle, runtime
-from gristmill.deployment.member import seconds_per_row
+from gristmill.deployment.member import seconds_per_rows
 from gristmill.errors import ResourceError, VerificationError
 from gristmill.evaluation import calibrate, ensemble
 from gristmill.evaluation.evaluate import evaluate
 from gristmill.evaluation.interval import paired
 from gristmill.evaluation.metrics import floors
 from gristmill.evaluation.records import Evaluation
-from gristmill.limits import Limits
+from gristmill.limits import NO_LIMITS, Limits
 from gristmill.models import catalog
 from gristmill.models.weights import LITE0
 from gristmill.report import Rival, headline, render
@@ -143,10 +143,11 @@ def with_member(
     ready = deployable(outcome, near=folder.parent)
     path = export.write_member(folder / "member", segment.config, prepared.task, ready.tensors, ready.meta)
     size = path.stat().st_size
+    predict_s, latency_s = seconds_per_rows(path.parent, (16, 1))
     facts = {
         **outcome.facts,
-        "predict_s": seconds_per_row(path.parent),
-        "latency_s": seconds_per_row(path.parent, rows=1),
+        "predict_s": predict_s,
+        "latency_s": latency_s,
         "bytes": size,
     }
     if catalog.role(segment.config) != "floor" and (why := limits.exceeded(facts["latency_s"], size)):
@@ -214,7 +215,7 @@ def choose(
     prepared: Prepared,
     *,
     cost_cap: float = math.inf,
-    limits: Limits = Limits(),  # noqa: B008 - frozen
+    limits: Limits = NO_LIMITS,
 ) -> Choice:
     """The greedy ensemble on valid, then temperature, threshold and answer sets on calib.
 

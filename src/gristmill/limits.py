@@ -104,3 +104,6 @@ class Limits:
     def without(self, latency_s: float) -> Limits:
         """What is left for the networks when reading an input takes `latency_s`."""
         return Limits(latency_s=max(1e-9, self.latency_s - latency_s), size=self.size)
+
+
+NO_LIMITS = Limits()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gristmill.data import image
@@ -16,7 +16,7 @@ from gristmill.data.prepare import Prepared
 from gristmill.data.source import Source
 from gristmill.deadline import Deadline, format_duration
 from gristmill.errors import UsageError
-from gristmill.limits import Limits
+from gristmill.limits import NO_LIMITS, Limits
 from gristmill.models import catalog, features
 from gristmill.search.portfolio import load as load_portfolio
 from gristmill.search.race import RaceSettings
@@ -105,7 +105,7 @@ class Plan:
     flips: bool
     resolution: int
     notes: tuple[str, ...]
-    limits: Limits = field(default_factory=Limits)
+    limits: Limits = NO_LIMITS
 
     def learner(self, config: Config) -> Learner:
         """What search must know about how `config` is trained (see `gristmill.segment.Learner`)."""
@@ -190,7 +190,7 @@ def make(
     cpus: int,
     *,
     pretrained: bool,
-    limits: Limits = Limits(),  # noqa: B008 - frozen
+    limits: Limits = NO_LIMITS,
 ) -> Plan:
     """The plan for prepared data. Measures this machine for about a second (pictures only)."""
     task = prepared.task

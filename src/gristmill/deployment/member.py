@@ -176,17 +176,25 @@ def describe(folder: Path, file: str, weight: float) -> Member:
 
 def seconds_per_row(folder: Path, *, threads: int = 1, rows: int = 16) -> float:
     """Seconds that the member in a folder needs for one row, measured on zeros; the best of three runs."""
+    return seconds_per_rows(folder, (rows,), threads=threads)[0]
+
+
+def seconds_per_rows(folder: Path, counts: Sequence[int], *, threads: int = 1) -> list[float]:
+    """The same for several numbers of rows at a time, the member opened once."""
     described = describe(folder, "model.onnx", 1.0)
     session = open_session((folder / "model.onnx").read_bytes(), threads)
     kinds = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(int64)": np.int64}
-    feeds = {i.name: np.zeros((rows, *i.shape[1:]), kinds[i.type]) for i in session.get_inputs()}
-    best = float("inf")
-    for _ in range(4):  # the first one warms up
-        before = time.perf_counter()
-        for _ in described.views:
-            session.run([described.output], feeds)
-        best = min(best, time.perf_counter() - before)
-    return best / rows
+    found = []
+    for rows in counts:
+        feeds = {i.name: np.zeros((rows, *i.shape[1:]), kinds[i.type]) for i in session.get_inputs()}
+        best = float("inf")
+        for _ in range(4):  # the first one warms up
+            before = time.perf_counter()
+            for _ in described.views:
+                session.run([described.output], feeds)
+            best = min(best, time.perf_counter() - before)
+        found.append(best / rows)
+    return found
 
 
 def _broken(folder: Path) -> Refused:

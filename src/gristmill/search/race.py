@@ -413,18 +413,21 @@ class Race:
             first = next((i for i, n in enumerate(ranked) if n in top), 0)
             ranked = below[:first] + top + below[first:]
         trunks = [ledger.candidates[n] for n in ranked]
-        early = [c for c in trunks if c.learner.least_rows and c.rows < self._base]
-        early.sort(key=ledger.trend.forecast, reverse=True)
+        forecast = ledger.trend.forecast
+        early = sorted((c for c in trunks if self._shows_early(c)), key=forecast, reverse=True)
         found = list[Candidate]()
-        for trunk in (c for c in trunks if c not in early):
-            bound = 1.0 - _CLEARLY * (1.0 - ledger.trend.forecast(trunk))
-            while early and early[0].points[-1][1] > bound:
+        for trunk in (c for c in trunks if not self._shows_early(c)):
+            while early and early[0].points[-1][1] > 1.0 - _CLEARLY * (1.0 - forecast(trunk)):
                 found.append(early.pop(0))
             found.append(trunk)
         found += early
         return [c for c in found if c.running or self._worthwhile(ledger, c, left)][
             : self._settings.survivors
         ]
+
+    def _shows_early(self, trunk: Candidate) -> bool:
+        """Whether it starts from weights and is still below the base."""
+        return bool(trunk.learner.least_rows) and trunk.rows < self._base
 
     def _worthwhile(self, ledger: Ledger, trunk: Candidate, left: float) -> bool:
         """Whether it can go on, and could become the best in the time there is."""

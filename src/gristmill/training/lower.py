@@ -20,6 +20,7 @@ from torch import Tensor
 
 from gristmill.data.augment import mirrored_in as mirrored_in
 from gristmill.models import features
+from gristmill.training.once import FEATURES_BATCH_PIXELS
 
 CHANNELS = 112
 """Of the map after the last lower block."""
@@ -29,10 +30,6 @@ SHRUNK = 16
 
 MEMORY = 768 * 2**20
 """Bytes of stored outputs per worker; beyond it the oldest are computed again when they are met."""
-
-BATCH_PIXELS = 2**18
-"""Pixels per pass: 16 pictures of 128 x 128. Four times as many took 6.5 s instead of 6.2 for 2,048
-pictures, and 280 MiB more."""
 
 
 class Lower:
@@ -80,7 +77,7 @@ class _Kept:
 
     def read(self, squares: np.ndarray, rows: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
         """float16 (B, d) of some rows; what is missing is computed first."""
-        step = max(1, min(len(self.owner), BATCH_PIXELS // squares.shape[1] ** 2))
+        step = max(1, min(len(self.owner), FEATURES_BATCH_PIXELS // squares.shape[1] ** 2))
         parts = [
             self._some(squares, 2 * rows[i : i + step] + mirrored[i : i + step])
             for i in range(0, len(rows), step)

@@ -13,16 +13,13 @@ import torch
 from torch import nn
 
 from gristmill.models import features, linear
+from gristmill.training.once import FEATURES_BATCH_PIXELS
 
 if TYPE_CHECKING:
     from gristmill.task import Task
     from gristmill.training.lower import Lower
     from gristmill.training.objective import Objective
     from gristmill.training.stream import Pictures
-
-BATCH_PIXELS = 2**18
-"""Pixels per batch: 16 pictures of 128 x 128."""
-
 
 _shared: dict[tuple[str, int, int, bytes], np.ndarray] = {}
 """The features of the last `every`, by store, side, channels and rows: the models of all folds read them."""
@@ -93,7 +90,7 @@ def _of_every(pictures: Pictures, every: np.ndarray, rows: np.ndarray) -> np.nda
 
 def _features(squares: np.ndarray, rows: np.ndarray) -> np.ndarray:
     _, side, _, channels = squares.shape
-    size = max(1, BATCH_PIXELS // side**2)
+    size = max(1, FEATURES_BATCH_PIXELS // side**2)
     batches = (squares[rows[i : i + size]] for i in range(0, len(rows), size))
     path = features.backbone_onnx("lite0", side, channels)
     return np.concatenate(list(features.extract(path, batches, torch.get_num_threads())))
