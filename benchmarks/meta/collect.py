@@ -47,6 +47,26 @@ FIRST_ROWS = 1000
 COOLDOWN = 0.3
 DRAWN = {"image": 40, "table": 24}
 """Configurations drawn from the prior beside the shipped ones, the same for every set."""
+CANDIDATES: dict[str, tuple[dict[str, Any], ...]] = {
+    "image": (
+        {"family": "mbconv", "mbconv.resolution": 96, "mbconv.rate": 1e-4, "mbconv.head_factor": 1.0}
+        | {"mbconv.smoothing": 0.0},
+        {"family": "mbconv", "mbconv.resolution": 160, "mbconv.tune": "upper", "mbconv.rate": 1e-4}
+        | {"mbconv.head_factor": 1.0, "mbconv.smoothing": 0.0},
+        {"family": "features", "features.backbone": "lite0", "features.resolution": 128},
+        {"family": "features", "features.backbone": "lite0", "features.resolution": 128}
+        | {"features.head": "mlp"},
+        {"family": "resnet", "resnet.resolution": 32, "resnet.grid": 32, "resnet.width": 32},
+        {"family": "convstack", "convstack.resolution": 64, "convstack.grid": 32, "convstack.width": 32},
+        {"family": "convnext", "convnext.resolution": 64, "convnext.grid": 16, "convnext.width": 32},
+    ),
+    "table": (
+        {"family": "trees", "trees.rate": 0.03, "trees.leaves": 31, "trees.columns": 0.5},
+        {"family": "mlp", "mlp.width": 128, "mlp.depth": 2, "mlp.dropout": 0.1, "mlp.bins": 32},
+        {"family": "mlp", "mlp.width": 256, "mlp.depth": 2, "mlp.dropout": 0.0, "mlp.bins": 16},
+    ),
+}
+"""Configurations that may belong into the portfolio; what they do not name is default."""
 SEGMENT_CAP_S = 600.0
 """Wall-clock limit of a segment, against hangs; the budget of a configuration is in CPU seconds."""
 
@@ -230,11 +250,14 @@ def space_of(prepared: Prepared) -> Space:
 
 
 def _configurations(chosen: MetaSet, prepared: Prepared, space: Space) -> Iterator[dict[str, Any]]:
-    """The shipped portfolio, then draws from the prior, families in turn; mirrors as the plan decides."""
+    """The shipped portfolio, the candidates for it, then draws from the prior, families in turn; mirrors as
+    the plan decides."""
     flips = "on" if prepared.task.has_images and planning.flips_keep_labels(prepared) else "off"
     found: dict[str, dict[str, Any]] = {}
+    entries = [{"config": config} for config in CANDIDATES[chosen.modality]]
     shipped = [config for config, _ in load_portfolio(chosen.modality, space)]  # type: ignore[arg-type]
-    for config in (*shipped, *_drawn(space, DRAWN[chosen.modality])):
+    further = [config for config, _ in load_portfolio(chosen.modality, space, entries=entries)]  # type: ignore[arg-type]
+    for config in (*shipped, *further, *_drawn(space, DRAWN[chosen.modality])):
         if "aug.flip" in config:
             config = {**config, "aug.flip": flips}
         found.setdefault(config_hash(config, space.defaults), config)
