@@ -62,6 +62,9 @@ class RaceSettings:
     """Ask exactly this many segments, without looking at any clock; None: until the time is used."""
     cooldown: float = 0.3
     """Length of a cooldown as a share of its trunk's rows."""
+    stretch: float = 3.0
+    """A cooldown is up to this many times as long where the time allows it and no further rung fits: at equal
+    rows it is as good (0.682 against 0.680, see `training.recipe`), so what is left goes into more rows."""
     portfolio_share: float = 0.3
     """Part of the slots' time that may go into first segments of the portfolio before promotions."""
     entry_share: float = 0.15
@@ -469,7 +472,7 @@ class Race:
             return step, self._chain(ledger, trunk, goal, min(trunk.tried))
         if trunk.cooled == trunk.rows:
             return None, 0.0
-        length = self._cooldown_rows(trunk.rows)
+        length = self._last_rows(ledger, trunk, left)
         cost = self._seconds(ledger, trunk, "cooldown", length)
         if not self._fits(cost, left):
             return None, 0.0
@@ -509,6 +512,16 @@ class Race:
 
     def _cooldown_rows(self, rows: int) -> int:
         return max(1, round(self._settings.cooldown * rows))
+
+    def _last_rows(self, ledger: Ledger, trunk: Candidate, left: float) -> int:
+        """Rows of the cooldown of a trunk that no further rung fits: longer as far as the time allows."""
+        least = self._cooldown_rows(trunk.rows)
+        start = self._seconds(ledger, trunk, "cooldown", 0)
+        per_row = (self._seconds(ledger, trunk, "cooldown", least) - start) / least
+        if per_row <= 0.0:
+            return least
+        fitting = int((left / _SAFETY - start) / per_row)
+        return max(least, min(fitting, round(self._settings.stretch * self._settings.cooldown * trunk.rows)))
 
     def _seconds(self, ledger: Ledger, candidate: Candidate, kind: SegmentKind, rows: int) -> float:
         """Predicted seconds of a segment; in counted mode each segment costs one."""
