@@ -498,15 +498,20 @@ def _note_progress(session: _Session, study: Study, outcome: Outcome) -> None:
 
 
 def _say(session: _Session, study: Study, outcome: Outcome) -> None:
-    title = planning.title(study.segment(outcome.id).config)
+    title = _title(study, study.segment(outcome.id))
     if outcome.state in ("failed", "oom", "diverged", "lost"):
         session.tell("warning", f"{title}: {outcome.state} ({outcome.reason})")
     elif outcome.score is not None:
         session.tell("note", f"{title}: {outcome.score:.3f} after {outcome.seconds:.0f}s", id=outcome.id)
 
 
+def _title(study: Study, segment: Segment) -> str:
+    own = segment.kind != "features"  # computed for one trial, they serve others as well
+    return planning.title(segment.config, study.trial_of(segment.id).repeat if own else 0)
+
+
 def _status(study: Study, keeper: finish.Keeper) -> str:
-    running = ", ".join(sorted({planning.title(s.config) for s in study.open})) or "nothing"
+    running = ", ".join(sorted({_title(study, s) for s in study.open})) or "nothing"
     best = "no model yet" if keeper.score is None else f"best so far {keeper.headline()}"
     return f"{best}; now: {running}"
 

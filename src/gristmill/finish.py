@@ -170,7 +170,7 @@ def candidates(study: Study, prepared: Prepared) -> list[Candidate]:
         found.append(
             Candidate(
                 id=outcome.id,
-                title=planning.title(trial.config),
+                title=planning.title(trial.config, trial.repeat),
                 config=trial.config,
                 view=trial.view,
                 role=catalog.role(trial.config),

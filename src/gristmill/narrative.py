@@ -55,7 +55,7 @@ def _candidate(study: Study, trial: Trial, weights: Mapping[str, float], reading
     known = ("done", "cut", "failed", "oom", "diverged", "lost", "refused", "running")
     return Candidate(
         id=str(trial.outcome or trial.number),
-        title=planning.title(trial.config),
+        title=planning.title(trial.config, trial.repeat),
         state=state if state in known else "failed",
         reason=trial.reason,
         score=trial.score,

@@ -59,8 +59,11 @@ def store_size(source: Source, deadline: Deadline | None) -> int:
     return LONGEST if deadline.total / max(1, source.rows) > 0.004 or deadline.total >= 600 else 128
 
 
-def title(config: Config) -> str:
-    """A model in plain words: the family's title, its resolution, and what differs from its defaults."""
+def title(config: Config, repeat: int = 0) -> str:
+    """A model in plain words: the family's title, its resolution, and what differs from its defaults.
+
+    `repeat`: which training with another seed it is, 0 for the first.
+    """
     if "family" not in config:
         return f"features of the frozen {config.get('backbone')} network at {config.get('resolution')} px"
     chosen = catalog.family(config["family"])
@@ -79,6 +82,7 @@ def title(config: Config) -> str:
     named = chosen.title
     if config.get("features.head") == "mlp":
         named = named.replace("a linear model", "a network with a hidden layer")
+    words += [f"seed {repeat + 1}"] if repeat else []
     return f"{named} ({', '.join(words)})" if words else named
 
 
@@ -125,17 +129,22 @@ class Plan:
                 fixed_s=1.0 + NETWORK_START_S * (many - 1) + judged * per_row / 3.0 + probe_s,
                 rows=rows,
                 least_rows=rows // SHOWN_AFTER if config.get("mbconv.pretrained") else 0,
+                seeded=True,
             )
         parent = chosen.features(config)
         if parent is None:
-            return Learner(resumable=False, seconds_per_row=many * FIT_S[chosen.name], fixed_s=0.5, rows=rows)
+            per_row = many * FIT_S[chosen.name]
+            seeded = chosen.name == "trees"
+            return Learner(resumable=False, seconds_per_row=per_row, fixed_s=0.5, rows=rows, seeded=seeded)
+        hidden = chosen.get(config, "head") == "mlp"
         return Learner(
             resumable=False,
             parent=parent,
             parent_seconds_per_row=per_row,
-            seconds_per_row=many * FIT_S["features"] * (3.0 if chosen.get(config, "head") == "mlp" else 1.0),
+            seconds_per_row=many * FIT_S["features"] * (3.0 if hidden else 1.0),
             fixed_s=1.0,
             rows=_featured(self.sizes, many),
+            seeded=hidden,
         )
 
     def settings(self, seed: int, counted: int | None) -> RaceSettings:

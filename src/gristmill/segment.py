@@ -141,7 +141,7 @@ class Learner:
     it reads, shared by all configurations that name the same one. `seconds_per_row` and `fixed_s` are
     nominal costs, corrected by what is measured. `rows`: rows one pass over its data touches. `barred`: why
     it may not be tried at all (a limit of the user's); empty when it may. `least_rows`: fewer say nothing
-    about it; 0: one pass over its rows.
+    about it; 0: one pass over its rows. `seeded`: another seed gives another model.
     """
 
     resumable: bool
@@ -153,3 +153,4 @@ class Learner:
     rows: int = 0
     barred: str = ""
     least_rows: int = 0
+    seeded: bool = False

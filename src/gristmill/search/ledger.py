@@ -32,7 +32,8 @@ class Trial:
     `state`: waiting (for its features), running, idle, stopped (no more work goes in), refused.
     `score`, `noise`, `outcome`: of its best outcome that can be deployed; None before there is one.
     `rows`: training rows seen; `seconds`: of all its segments; `curve`: (rows, score) of each rung.
-    `source`: portfolio or proposal. `reason`: why it was stopped or refused.
+    `source`: portfolio, proposal, or repeat: the `repeat`-th training with another seed of one of those.
+    `reason`: why it was stopped or refused.
     """
 
     number: int
@@ -49,6 +50,7 @@ class Trial:
     curve: tuple[tuple[int, float], ...] = ()
     cooled: bool = False
     reason: str = ""
+    repeat: int = 0
 
 
 @dataclass
@@ -59,12 +61,14 @@ class Candidate:
     config: dict[str, Any]
     view: str
     key: str
-    """Hash of configuration and name of the view: what makes two candidates the same."""
+    """Hash of configuration, name of the view, and the repeat: what makes two candidates the same."""
     family: str
     source: str
     learner: Learner
     parent: str | None = None
     """Hash of the features configuration it reads."""
+    repeat: int = 0
+    """0, or which training with another seed it is."""
     rows: int = 0
     checkpoint: str | None = None
     points: list[tuple[int, float, float]] = field(default_factory=list)
@@ -240,6 +244,8 @@ class Ledger:
         self.dead_families: dict[str, str] = {}
         self.waiting: list[Candidate] = []
         """Candidates that entered and whose own segment has not been asked: features first, or again."""
+        self.repeats: list[Candidate] = []
+        """Those that were trained once more with another seed."""
         self.asked = 0
         self.decisions = 0
         self.horizon = 0.0
@@ -258,23 +264,24 @@ class Ledger:
 
     # candidates
 
-    def candidate(self, config: Config, view: str, source: str, *, number: int | None = None) -> Candidate:
+    def candidate(self, config: Config, view: str, source: str, *, repeat: int = 0) -> Candidate:
         """A candidate that has not entered yet."""
         learner = self._learner(config)
         return Candidate(
-            number=len(self.candidates) if number is None else number,
+            number=len(self.candidates),
             config=dict(config),
             view=view,
-            key=self.key(config, view),
+            key=self.key(config, view, repeat),
             family=str(config.get("family", "")),
             source=source,
             learner=learner,
             parent=None if learner.parent is None else config_hash(learner.parent),
+            repeat=repeat,
         )
 
-    def key(self, config: Config, view: str) -> str:
+    def key(self, config: Config, view: str, repeat: int = 0) -> str:
         """What makes two candidates the same."""
-        return f"{config_hash(config, self._defaults)}-{view}"
+        return f"{config_hash(config, self._defaults)}-{view}" + (f"-{repeat}" if repeat else "")
 
     def features_ready(self, candidate: Candidate) -> bool:
         """Whether the features it reads (if any) are there, all of them or as many as the cap allowed."""
@@ -289,7 +296,8 @@ class Ledger:
         """Fold an ask line."""
         number = int(data["trial"])
         if number == len(self.candidates):
-            self._enter(self.candidate(data["config"], data["view"], data["source"]), data)
+            repeat = int(data.get("repeat", 0))
+            self._enter(self.candidate(data["config"], data["view"], data["source"], repeat=repeat), data)
         candidate = self.candidates[number]
         self.segments[segment.id] = self.open[segment.id] = segment
         self.owner[segment.id] = candidate
@@ -353,6 +361,8 @@ class Ledger:
         self.by_key[candidate.key] = candidate
         self.refused.pop(candidate.key, None)
         self.worked += candidate.works
+        if candidate.repeat:
+            self.repeats.append(candidate)
         if candidate.source == "portfolio":
             self.entry_cost += float(data["cost"])
 
@@ -453,7 +463,7 @@ class Ledger:
             self.waiting.append(candidate)
 
     def _observe(self, candidate: Candidate) -> None:
-        if candidate.best is None or candidate.best.score is None:
+        if candidate.best is None or candidate.best.score is None or candidate.repeat:
             return
         self.history.put(
             candidate.number,

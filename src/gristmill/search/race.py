@@ -9,7 +9,8 @@ has shown. In order of preference a free slot gets
 2. the next of the portfolio, in its order, while it has used less than 30 % of the time;
 3. the promotion of a trunk among the best third of its rung, or the cooldown of one that is among the
    best two and as far as its time allows;
-4. the rest of the portfolio; 5. a proposal of the sampler.
+4. the rest of the portfolio; 5. a proposal of the sampler;
+6. when nothing new is worth its time, the best model once more with another seed, for the ensemble.
 
 One rule stands above them: what the best two trunks still need, up to the highest rung that fits and
 the cooldown after it, is never given away. When a step would eat into that, the trunk goes first.
@@ -82,6 +83,8 @@ class RaceSettings:
     """The same as a part of the score's standard error, where that is more: less could not be noticed."""
     least_candidates: int = 30
     """But not before so many candidates have been scored."""
+    repeats: int = 3
+    """The best configuration is trained with at most so many further seeds, in time nothing else needs."""
 
     def __post_init__(self) -> None:
         if not (self.base_rows > 0 and self.max_rows > 0 and self.eta >= 2 and self.views):
@@ -155,7 +158,8 @@ class Race:
         if wish is not None and wish.candidate.source == "proposal" and self._enters(ledger, wish):
             reason = self._enough(ledger, left, workers)
             if reason:
-                return self._last_steps(ledger, finalists, left) or Stop(reason=reason)
+                last = self._last_steps(ledger, finalists, left) or self._repeat(ledger, left)
+                return last or Stop(reason=reason)
         held = 0  # counted mode: the last segments belong to the cooldowns of trunks that are running
         for trunk in finalists:
             if left <= held:
@@ -167,7 +171,7 @@ class Race:
             cost = 0.0 if wish is None else wish.cost
             if step is not None and (wish is None or self._safe(cost + need) > left):
                 return step
-        return None if left <= held else wish
+        return None if left <= held else wish or self._repeat(ledger, left)
 
     @staticmethod
     def _enters(ledger: Ledger, step: Step) -> bool:
@@ -273,7 +277,8 @@ class Race:
                 step, _ = self._way(ledger, candidate, left)
                 if step is not None and (step.kind == "train" or candidate in finalists):
                     yield step
-        for candidate in finalists:  # those that grow no further, or whose rung was cut
+        uncooled = [c for c in ledger.repeats if c.idle and c.cooled < c.rows]
+        for candidate in (*finalists, *uncooled):  # those that grow no further, or whose rung was cut
             step, _ = self._way(ledger, candidate, left)
             if step is not None and step.kind == "cooldown":
                 yield step
@@ -392,7 +397,45 @@ class Race:
         missing = sum(rows < rung <= goal for rung in self._ladder)
         return 1.0 - max(0.0, 1.0 - score) * 0.5 ** (missing + 1) >= ledger.best_score
 
-    def _first(self, ledger: Ledger, candidate: Candidate, left: float, rows: int) -> Step:
+    def _repeat(self, ledger: Ledger, left: float) -> Step | None:
+        """The best model once more with another seed, as far as it had come, where that and its cooldown fit
+        and nothing is under way that may bring other work."""
+        others = [s for s in ledger.open.values() if not ledger.owner[s.id].repeat]
+        if not self._timed or any(s.kind != "cooldown" for s in others):
+            return None
+        best = self._to_repeat(ledger)
+        if best is None:
+            return None
+        count = 1 + sum(ledger.key(best.config, best.view, c.repeat) == c.key for c in ledger.repeats)
+        if count > self._settings.repeats:
+            return None
+        candidate = ledger.candidate(best.config, best.view, "repeat", repeat=count)
+        rows, cooling = candidate.learner.rows, 0.0
+        if candidate.learner.resumable:
+            rows = best.cooled
+            cooling = self._seconds(ledger, candidate, "cooldown", self._cooldown_rows(rows))
+        step = self._first(ledger, candidate, left, rows, reserve=cooling)
+        return step if self._fits(step.cost + cooling, left) else None
+
+    def _to_repeat(self, ledger: Ledger) -> Candidate | None:
+        """The best candidate that another seed would change, if it is as good as the best of all within the
+        noise, and if less error than that noise would be noticed."""
+        noise = (ledger.leader.noise or 0.0) if ledger.leader else 0.0
+        if 1.0 - ledger.best_score <= noise:
+            return None
+        found = [c for c in ledger.candidates if c.learner.seeded and not c.repeat and self._whole(c)]
+        best = max(found, key=lambda c: (_score(c), -c.number), default=None)
+        return best if best is not None and _score(best) >= ledger.best_score - noise else None
+
+    def _whole(self, candidate: Candidate) -> bool:
+        """Whether its training came to an end: a one-shot fit, or a cooldown from a rung."""
+        if candidate.best is None or candidate.stopped or candidate.running is not None:
+            return False
+        return not candidate.learner.resumable or candidate.cooled in self._ladder
+
+    def _first(
+        self, ledger: Ledger, candidate: Candidate, left: float, rows: int, reserve: float = 0.0
+    ) -> Step:
         learner = candidate.learner
         if learner.parent is not None and candidate.parent not in ledger.features:
             cost = self._seconds(ledger, candidate, "features", learner.rows)
@@ -401,7 +444,9 @@ class Race:
         parents = (ledger.features[candidate.parent],) if candidate.parent is not None else ()
         cost = self._seconds(ledger, candidate, kind, rows)
         why = f"enters from {candidate.source}"
-        return self._step(candidate, kind, left, cost, to_rows=rows, parents=parents, why=why)
+        return self._step(
+            candidate, kind, left, cost, to_rows=rows, parents=parents, why=why, reserve=reserve
+        )
 
     # going on
 
@@ -584,6 +629,10 @@ def complete(space: Space, config: Config) -> dict[str, Any]:
         return space.complete({k: v for k, v in config.items() if k != VIEW or VIEW in space.defaults})
     except UsageError as error:
         raise UsageError(f"A portfolio must lie in its space: {error.rule}", got=error.got) from error
+
+
+def _score(candidate: Candidate) -> float:
+    return float("-inf") if candidate.best is None or candidate.best.score is None else candidate.best.score
 
 
 def _view_parameter(views: tuple[str, ...]) -> Space:

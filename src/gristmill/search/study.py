@@ -27,6 +27,7 @@ from gristmill.space import Space
 
 _RETRIES = 1
 _RETRIES_COUNTED = 5  # losses to kills enter no decision; a segment that kills its worker each time does
+_REPEATED = 1_000_003  # between the seeds of two trainings of one configuration: no user's seed is that near
 _DECIDING = ("id", "state", "score", "noise", "rows_seen")
 
 
@@ -204,16 +205,17 @@ class Study:
         return segment
 
     def _segment(self, step: Step, slots: Sequence[Resources]) -> Segment:
-        view = "all" if step.kind == "features" else step.candidate.view
         of_features = step.kind == "features"
-        name = config_hash(step.config) if of_features else step.candidate.key.removesuffix(f"-{view}")
+        view = "all" if of_features else step.candidate.view
+        name = config_hash(step.config) if of_features else step.candidate.key.partition("-")[0]
+        seed = self.settings.seed + _REPEATED * (0 if of_features else step.candidate.repeat)
         widest = max((slot.cpu for slot in slots), default=1)
         return Segment(
-            id=f"{name}-{view}-{step.kind}-{step.to_rows}-s{self.settings.seed}",
+            id=f"{name}-{view}-{step.kind}-{step.to_rows}-s{seed}",
             kind=step.kind,
             config=dict(step.config),
             view=view,
-            seed=self.settings.seed,
+            seed=seed,
             parents=step.parents,
             from_rows=step.from_rows,
             to_rows=step.to_rows,
@@ -302,6 +304,7 @@ class Study:
             curve=tuple((rows, score) for rows, score, _ in candidate.points),
             cooled=candidate.cooled > 0,
             reason=candidate.stopped or candidate.topped,
+            repeat=candidate.repeat,
         )
 
     def _state(self, candidate: Candidate) -> str:
@@ -393,6 +396,7 @@ def _ask_data(step: Step, segment: Segment, left: float, workers: int, *, new: b
     }
     if new:
         data |= {"config": dict(candidate.config), "view": candidate.view, "source": candidate.source}
+        data |= {"repeat": candidate.repeat} if candidate.repeat else {}
     return data
 
 
