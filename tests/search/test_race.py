@@ -10,7 +10,7 @@ from gristmill.search.study import Study
 from gristmill.segment import Learner, Outcome, Resources, Segment
 from gristmill.space import Choice, Parameter, Space
 
-from .simulation import PORTFOLIO, SPACE, answer, done, drive, learner, run, study
+from .simulation import PORTFOLIO, SPACE, answer, done, drive, learner, run, settings, study
 
 SLOT = (Resources(),)
 NETS: tuple[tuple[dict[str, Any], str], ...] = tuple(
@@ -335,3 +335,42 @@ def test_an_expensive_family_that_starts_high_is_trained_beside_cheap_ones_that_
     drive(found, seconds=500, answer=train)
     assert found.best is not None and found.best.family == "dear"
     assert found.best.cooled and found.best.rows > 4000
+
+
+def test_what_was_too_expensive_is_looked_at_again_when_only_proposals_compete() -> None:
+    """Refused at 15 % of the time left, it may take more once all other entries have had their turn."""
+
+    def per_row(config: dict[str, Any]) -> float:
+        return 1.2e-2 if config["net.rate"] == 0.05 else 2e-4
+
+    def learner_of(config: dict[str, Any]) -> Learner:
+        if config["family"] != "net":
+            return learner(config)
+        return Learner(resumable=True, seconds_per_row=per_row(config), rows=8000)
+
+    def answering(segment: Segment) -> tuple[Outcome, float]:
+        outcome, seconds = answer(segment)
+        if segment.config.get("family") != "net" or segment.kind not in ("train", "cooldown"):
+            return outcome, seconds
+        price = per_row(dict(segment.config))
+        facts = {"seconds_per_row": price}
+        return replace(outcome, facts=facts), 1.0 + price * (segment.to_rows - segment.from_rows)
+
+    order = [{"family": "net", "net.rate": rate} for rate in (0.01, 0.02, 0.05, 0.1)]
+    found = Study(
+        space=SPACE,
+        learner=learner_of,
+        portfolio=[(config, "all") for config in order],
+        settings=replace(settings(), max_rows=16000),
+    )
+    drive(found, seconds=180, workers=1, answer=answering)
+    kinds_of = [
+        (line.kind, (line.data.get("config") or {}).get("net.rate"))
+        for line in found._journal.lines
+        if line.kind == "refuse" or "config" in line.data
+    ]
+    first = next(t for t in found.trials if t.config.get("net.rate") == 0.05)
+    assert ("refuse", 0.05) in kinds_of, "refused at first: a third of its pass takes 33 of 180 s"
+    assert first.state != "refused" and first.score is not None
+    entered = [rate for kind, rate in kinds_of if kind == "ask"]
+    assert entered.index(0.05) > entered.index(0.1), "after the rest of the portfolio"

@@ -33,8 +33,9 @@ class CostModel:
 
     def seconds(self, key: str, group: str, rows: int, *, per_row: float, fixed_s: float) -> float:
         """Predicted seconds of a segment over `rows` rows; `key` names its configuration."""
-        rate = self._own.get(key, per_row * math.exp(self._correction(group)))
-        return rate * rows + self._fixed.get(group, fixed_s)
+        correction = math.exp(self._correction(group))
+        rate = self._own.get(key, per_row * correction)
+        return rate * rows + self._fixed.get(group, fixed_s * correction)
 
     def learn(self, key: str, group: str, segment: Segment, outcome: Outcome, learner: Learner) -> None:
         """Take in a finished or cut segment (one that failed says nothing about cost)."""

@@ -9,7 +9,8 @@ has shown. In order of preference a free slot gets
 2. the next of the portfolio, in its order, while it has used less than 30 % of the time;
 3. the promotion of a trunk among the best third of its rung, or the cooldown of one that is among the
    best two and as far as its time allows;
-4. the rest of the portfolio; 5. a proposal of the sampler;
+4. the rest of the portfolio, also what was too expensive as long as other entries waited;
+5. a proposal of the sampler;
 6. when nothing new is worth its time, the best model once more with another seed, for the ensemble.
 
 One rule stands above them: what the best two trunks still need, up to the highest rung that fits and
@@ -218,6 +219,7 @@ class Race:
             self._planned(ledger, left, workers, within=self._settings.portfolio_share),
             self._promotions(ledger, finalists, left),
             self._planned(ledger, left, workers, within=float("inf")),
+            self._once_more(ledger, left),
             self._proposals(ledger, left),
             self._promotions(ledger, finalists, left, ripe=False),
         )
@@ -261,6 +263,20 @@ class Race:
             elif self._may_enter(ledger, candidate):
                 entry = self._entry(ledger, candidate, left, exempt)
                 if entry is not None:
+                    yield entry
+
+    def _once_more(self, ledger: Ledger, left: float) -> Iterator[Step]:
+        """The entries of the portfolio that were refused for their price. Once the others have had their turn
+        they compete with proposals only and may take more of the time, and prices are known better."""
+        if not self._timed:
+            return
+        for config, view in self._portfolio:
+            if (key := ledger.key(config, view)) in ledger.by_key or key not in ledger.refused:
+                continue
+            candidate = ledger.candidate(config, view, "portfolio")
+            if self._may_enter(ledger, candidate):
+                entry = self._entry(ledger, candidate, left, exempt=False, limit=_ONE_SHOT_SHARE * left)
+                if isinstance(entry, Step) and self._can_matter(ledger, candidate, left, entry.to_rows):
                     yield entry
 
     def _promotions(
@@ -341,10 +357,10 @@ class Race:
         return key in ledger.refused and left < 1.5 * ledger.refused[key][0] + 1.0
 
     def _entry(
-        self, ledger: Ledger, candidate: Candidate, left: float, exempt: bool
+        self, ledger: Ledger, candidate: Candidate, left: float, exempt: bool, limit: float | None = None
     ) -> Step | Refusal | None:
         """Its first segment, with fewer rows where it is too expensive, else a refusal; None when not
-        enough counted segments are left."""
+        enough counted segments are left. `limit`: seconds to its first score, else by the usual shares."""
         rows = self._base if candidate.learner.resumable else candidate.learner.rows
         steps = [self._first(ledger, candidate, left, rows)]
         if candidate.learner.resumable and self._timed:
@@ -352,7 +368,8 @@ class Race:
             steps += [self._first(ledger, candidate, left, r) for r in reversed(below)]
         if not self._timed:
             return steps[0] if left >= self._whole_entry(ledger, candidate, steps[0]) else None
-        limit = self._entry_limit(left, exempt, one_shot=not candidate.learner.resumable)
+        if limit is None:
+            limit = self._entry_limit(left, exempt, one_shot=not candidate.learner.resumable)
         prices = [self._whole_entry(ledger, candidate, step) for step in steps]
         for step, price in zip(steps, prices, strict=True):
             if price <= limit and (step is steps[0] or price <= _SHRINK_PAYS * prices[0]):
