@@ -55,7 +55,7 @@ MOST_MEMBERS = 4
 ENSEMBLE_COST = 1.6
 """The final ensemble may cost this many times what its best member costs, as far as the reserve goes."""
 SAFETY = 1.25
-AGAIN, AGAIN_KNOWN = 1.4, 0.7
+AGAIN, AGAIN_KNOWN = 1.25, 0.7
 """Fitting again with the validation rows takes at most this many times what the first fit took: all of it on
 more rows, or one fit with the strength that the first one found on a ladder of them."""
 MOST_RESERVED = 0.4
