@@ -150,7 +150,7 @@ def test_a_candidate_whose_files_are_damaged_is_not_deployed(
         "member": checkpoint.write(tmp_path / "model.onnx", b"a network"),
     }
     outcome = Outcome(id="a", state="done", score=0.5, artefacts=artefacts)
-    trial = SimpleNamespace(outcome="a", config={"family": "constant"}, view="all")
+    trial = SimpleNamespace(outcome="a", config={"family": "constant"}, view="all", repeat=0)
     study: Any = SimpleNamespace(leaderboard=(trial,), outcome=lambda name: outcome)
     prepared: Any = SimpleNamespace(
         parts=SimpleNamespace(valid=np.arange(2)),

@@ -85,3 +85,9 @@ def test_features_have_a_price_of_their_own() -> None:
     outcome = Outcome(id="f", state="done", seconds=3.0, facts={"seconds_per_row": 2e-2})
     model.learn("p", "features", segment, outcome, reader)
     assert model.seconds("p", "features", 100, per_row=1e-2, fixed_s=1.0) == pytest.approx(3.0)
+
+
+def test_what_takes_no_time_says_nothing_of_the_machine() -> None:
+    model = CostModel()
+    model.learn("floor", "constant", *train(1000, 0.02, per_row=3e-3), LEARNER)
+    assert ask(model) == pytest.approx(3.0)

@@ -74,7 +74,18 @@ def test_trunks_climb_rung_by_rung_and_cool_down_beside() -> None:
             trunk = next(t for t in trains if t.to_rows == cooldown.from_rows)
             assert cooldown.parents == (trunk.id,)
             assert 1.3 <= cooldown.to_rows / trunk.to_rows <= 1.9
-    assert sum(s.kind == "cooldown" for s in asked) >= 2
+    assert sum(s.kind == "cooldown" for s in asked) >= 1
+
+
+def test_the_best_trunk_never_waits_where_there_are_two_slots() -> None:
+    found = study(portfolio=NETS)
+    asked = drive(found, seconds=150)
+    best = found.best
+    assert best is not None
+    way = [s for s in asked if dict(s.config) == dict(best.config) and s.kind == "train"]
+    entered = next(i for i, s in enumerate(asked) if s.id == way[1].id)
+    others = [s for s in asked[entered + 1 :] if s.kind == "train" and s.from_rows >= way[1].to_rows]
+    assert others[0].id == way[2].id, "nobody else goes up before it has reached the highest rung that fits"
 
 
 def test_ids_name_what_they_are() -> None:

@@ -36,7 +36,7 @@ def test_the_search_ends_early_when_nothing_can_be_gained_and_says_why() -> None
     assert not found.open
     assert "more candidates fit into the" in found.stopped
     stops = [line for line in found._journal.lines if line.kind == "stop"]
-    assert [line.data["reason"] for line in stops] == [found.stopped]
+    assert stops[-1].data["reason"] == found.stopped, "once more when the best trunk had gone on meanwhile"
     assert stops[0].seq is not None
     assert sum(t.score is not None for t in found.trials) >= found.settings.least_candidates
     assert replay(found._journal.lines, space=SPACE, learner=learner, portfolio=PORTFOLIO) == []

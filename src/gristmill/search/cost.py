@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from gristmill.segment import Config, Learner, Outcome, Segment
 
 _RECENT = 0.5  # weight of the newest observation: machines get busy and free again within a run
+_MEASURABLE_S = 0.2  # the floor's 0.02 s, three times its nominal cost, once doubled every other price
 _BOUND = math.log(50.0)  # a correction beyond this is a fault of the measurement
 _SHARED = math.log(2.0)  # what one family may say of another: an odd estimate of one is not a slow machine
 
@@ -48,7 +49,7 @@ class CostModel:
             measured = max(outcome.seconds - learner.fixed_s, 0.1 * outcome.seconds) / rows
         if measured is not None:
             self._own[key] = measured
-            if nominal > 0:
+            if nominal > 0 and outcome.seconds >= _MEASURABLE_S:
                 self._blend(self._rates, group, min(_BOUND, max(-_BOUND, math.log(measured / nominal))))
         startup = _positive(outcome.facts.get("startup_s"))
         if rows > 0 and measured is not None:

@@ -7,8 +7,8 @@ has shown. In order of preference a free slot gets
 
 1. the own segment of a configuration whose features are ready, or that enters again with fewer rows;
 2. the next of the portfolio, in its order, while it has used less than 30 % of the time;
-3. the promotion of a trunk among the best third of its rung, or the cooldown of one that is among the
-   best two and as far as its time allows;
+3. the next rung of the best trunk, where there are several slots; the promotion of a trunk among the best
+   third of its rung, or the cooldown of one that is among the best two and as far as its time allows;
 4. the rest of the portfolio, also what was too expensive as long as other entries waited;
 5. a proposal of the sampler;
 6. when nothing new is worth its time, the best model once more with another seed, for the ensemble.
@@ -217,6 +217,7 @@ class Race:
         options = (
             self._waiting(ledger, left),
             self._planned(ledger, left, workers, within=self._settings.portfolio_share),
+            self._leading(ledger, finalists, left, workers),
             self._promotions(ledger, finalists, left),
             self._planned(ledger, left, workers, within=float("inf")),
             self._once_more(ledger, left),
@@ -278,6 +279,16 @@ class Race:
                 entry = self._entry(ledger, candidate, left, exempt=False, limit=_ONE_SHOT_SHARE * left)
                 if isinstance(entry, Step) and self._can_matter(ledger, candidate, left, entry.to_rows):
                     yield entry
+
+    def _leading(
+        self, ledger: Ledger, finalists: list[Candidate], left: float, workers: int
+    ) -> Iterator[Step]:
+        """The next rung of the best trunk: with more than one slot it never waits, for what it waits is lost
+        to the highest rung that it can reach."""
+        if self._timed and workers > 1 and finalists:
+            step, _ = self._way(ledger, finalists[0], left)
+            if step is not None and step.kind == "train":
+                yield step
 
     def _promotions(
         self, ledger: Ledger, finalists: list[Candidate], left: float, *, ripe: bool = True
