@@ -484,7 +484,7 @@ def _flops(config: Config, task: Task) -> float:
     if chosen.name == "features":
         # hog takes a quarter of the time of lite0 (64 px, one thread, measured in one process); the speed of
         # a machine is taken from either, so they must agree
-        full = 0.8e9 if chosen.get(config, "backbone") == "lite0" else 0.2e9
+        full = 0.8e9 if chosen.get(config, "backbone") == "lite0" else 0.25e9
         views = 2.0 if chosen.get(config, "mirror") == "on" else 1.0
         return views * full * (side / 224) ** 2
     if chosen.name == "mlp":
