@@ -54,7 +54,6 @@ OURS = {
 METHODS = (*OURS, *RIVALS, "smac")
 HORIZON = {"gp": 20, "smac": 20}
 """Rivals whose own work is slow are run to fewer trainings."""
-SEEDS = {"gp": 1, "smac": 1}
 CEILING = 3.0
 """A regret beyond this counts as this, so that one broken start does not drown the mean."""
 SIMULATIONS = 300
@@ -86,7 +85,7 @@ def _run(options: argparse.Namespace, rows: list[Cell]) -> Iterator[Cell]:
     for method in _methods(options):
         for workers in (1,) if options.quick or method in HORIZON else options.workers:
             for task in tasks:
-                seeds = 1 if options.quick else SEEDS.get(method, options.seeds)
+                seeds = 1 if options.quick else options.seeds
                 if (method, workers, task) not in done:
                     yield _kept(options, cell(world, method, task, workers, seeds, options))
     if ("deadline", 0, "simulated") not in done and _wanted(options, "deadline"):
