@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import rowfile
+from compare import interval, ranks
 from deadline_simulation import overshoots
 from engine import race
 from lcbench import Lcbench
@@ -54,11 +55,9 @@ OURS = {
 METHODS = (*OURS, *RIVALS, "smac")
 HORIZON = {"gp": 20, "smac": 20}
 """Rivals whose own work is slow are run to fewer trainings."""
-SEEDS = {"gp": 1, "smac": 1}
 CEILING = 3.0
 """A regret beyond this counts as this, so that one broken start does not drown the mean."""
 SIMULATIONS = 300
-RESAMPLES = 10_000
 Cell = dict[str, Any]
 
 
@@ -86,7 +85,7 @@ def _run(options: argparse.Namespace, rows: list[Cell]) -> Iterator[Cell]:
     for method in _methods(options):
         for workers in (1,) if options.quick or method in HORIZON else options.workers:
             for task in tasks:
-                seeds = 1 if options.quick else SEEDS.get(method, options.seeds)
+                seeds = 1 if options.quick else options.seeds
                 if (method, workers, task) not in done:
                     yield _kept(options, cell(world, method, task, workers, seeds, options))
     if ("deadline", 0, "simulated") not in done and _wanted(options, "deadline"):
@@ -196,7 +195,7 @@ def _regret_claims(cells: dict[Any, Cell]) -> Iterator[dict[str, Any]]:
                     bar = bars.get(budget) if judged else None
                     name = f"{method}: regret at {budget}, {workers} worker, 0 = {zero}"
                     mean = float(values.mean())
-                    yield _claim(name, mean, _interval(values), bar, bar is None or mean <= bar)
+                    yield _claim(name, mean, interval(values), bar, bar is None or mean <= bar)
 
 
 def _rank_claims(cells: dict[Any, Cell]) -> Iterator[dict[str, Any]]:
@@ -205,12 +204,12 @@ def _rank_claims(cells: dict[Any, Cell]) -> Iterator[dict[str, Any]]:
         known = {m: t[:, i] for m, t in tables.items() if t is not None and "without" not in m}
         if "warm" not in known or len(known) < 2 or len({len(v) for v in known.values()}) > 1:
             continue
-        ranks = _ranks(np.stack(list(known.values())))
-        mine = ranks[list(known).index("warm")]
-        for name, row in zip(known, ranks, strict=True):
-            ok = name == "warm" or _interval(mine - row)[0] <= 0.0
+        places = ranks(np.stack(list(known.values())))
+        mine = places[list(known).index("warm")]
+        for name, row in zip(known, places, strict=True):
+            ok = name == "warm" or interval(mine - row)[0] <= 0.0
             bar = None if name == "warm" else float(mine.mean())
-            yield _claim(f"mean rank at {budget}: {name}", float(row.mean()), _interval(row), bar, ok)
+            yield _claim(f"mean rank at {budget}: {name}", float(row.mean()), interval(row), bar, ok)
 
 
 def _cold_claims(cells: dict[Any, Cell]) -> Iterator[dict[str, Any]]:
@@ -221,7 +220,7 @@ def _cold_claims(cells: dict[Any, Cell]) -> Iterator[dict[str, Any]]:
             continue
         for i, budget in enumerate(BUDGETS):
             difference = mine[:, i] - other[:, i]
-            low, high = _interval(difference)
+            low, high = interval(difference)
             ok = high < 0.0 if strictly else low <= 0.0
             name = f"cold minus {rival} at {budget}"
             yield _claim(name, float(difference.mean()), [low, high], 0.0, ok)
@@ -243,20 +242,6 @@ def _by_task(cells: dict[Any, Cell], method: str, workers: int, measure: str = "
     """Means over seeds, (tasks, budgets); None without rows."""
     mine = sorted((k[2], c) for k, c in cells.items() if k[:2] == (method, workers))
     return np.array([np.mean(c[measure], axis=0) for _, c in mine]) if mine else None
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Mean ranks of equals, 1 the best, over the first axis."""
-    below = (values[None] < values[:, None]).sum(axis=1)
-    equal = (values[None] == values[:, None]).sum(axis=1)
-    return below + (equal + 1) / 2
-
-
-def _interval(values: np.ndarray) -> list[float]:
-    """95 % interval of the mean by bootstrap over tasks (paired when `values` are differences)."""
-    rng = np.random.default_rng(0)
-    means = values[rng.integers(0, len(values), (RESAMPLES, len(values)))].mean(axis=1)
-    return [round(float(x), 4) for x in np.quantile(means, (0.025, 0.975))]
 
 
 def _claim(name: str, value: float, interval: Any, bar: float | None, ok: bool) -> dict[str, Any]:
@@ -323,9 +308,9 @@ def _print(row: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(row), flush=True)
         return
-    interval = f"[{row['interval'][0]:.3f}, {row['interval'][1]:.3f}]" if row["interval"] else ""
+    spread = f"[{row['interval'][0]:.3f}, {row['interval'][1]:.3f}]" if row["interval"] else ""
     bar = "" if row["bar"] is None else f"bar {row['bar']:.3g}"
-    print(f"{'ok  ' if row['ok'] else 'MISS'} {row['claim']:62} {row['value']:7.3f} {interval:18} {bar}")
+    print(f"{'ok  ' if row['ok'] else 'MISS'} {row['claim']:62} {row['value']:7.3f} {spread:18} {bar}")
 
 
 def _arguments() -> argparse.Namespace:
