@@ -5,9 +5,9 @@
 
 A segment is real work of about 50 ms on one thread: products of float32 matrices by numpy. In a round one
 worker on Ray, two workers on Ray, one and two local worker processes each get the same wall clock, in turning
-order. What two local ones do beside one is what the machine gives (two threads of one core do not do twice as
-much), and has no bar. A ratio is taken within its round; the interval is the range of the rounds. Needs two free
-cores and the extra `ray`. A row a claim; exits 1 when a bar is missed.
+order. What two local ones do beside one is what the machine gives (two threads of a core do not do twice as
+much), and has no bar. A ratio is taken within its round; the interval is the range of the rounds. Two free
+cores and the extra `ray` are needed. A row a claim; exits 1 when a bar is missed.
 """
 
 from __future__ import annotations
