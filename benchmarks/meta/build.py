@@ -7,7 +7,8 @@
 Judged on the sets of the collection that was left out: regret, the best score of the set's table minus the
 best so far after going through a list on two workers of one thread. Lists: the built one, conditioned on
 the facts of the left-out set and not; the hand-made one; random orders of what was measured. Features get
-the resolution that the plan would give them. Rows go to `results/portfolio.jsonl`.
+the resolution that the plan would give them. Anytime regret is its mean over the whole time. Rows go to
+`results/portfolio.jsonl`.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def main() -> int:
             f"{options.out}: {len(built['sets'])} sets, {len(built['configs'])} configurations, {len(text)} B"
         )
         return 0
-    rows = judged(Table.from_json(built), random_orders=options.random_orders)
+    rows = judged(as_measured(built), random_orders=options.random_orders)
     print(as_table(rows))
     if not options.dry_run:
         rowfile.append(options.results, rows)
@@ -100,7 +101,23 @@ def built_from(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             configs.append([config, parent_of(config)])
         one = sets.setdefault(row["set"], _set_of(row))
         one["runs"].append([numbers[key], _features(row), _curve(row)])
+    speed = speed_of(rows)
+    for one in sets.values():
+        one["speed"] = speed if one["modality"] == "image" else 1.0
     return {"version": VERSION, "configs": configs, "sets": list(sets.values())}
+
+
+def speed_of(rows: Sequence[Mapping[str, Any]]) -> float:
+    """Seconds measured for a nominal second, as `gristmill plan` measures it: of the frozen network."""
+    ratios = []
+    for row in rows:
+        if row["config"].get("features.backbone") == "lite0" and row.get("features_s"):
+            facts = row["facts"]
+            folded = _set_of(row)["facts"]["models"] > 1
+            read = facts["train"] + (0 if folded else facts["valid"] + facts["calib"])
+            task = task_of(row["modality"], facts)
+            ratios.append(row["features_s"] / read / catalog.seconds_per_row(row["config"], task))
+    return round(float(np.median(ratios)), 3) if ratios else 1.0
 
 
 def _set_of(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,6 +147,11 @@ def _curve(row: Mapping[str, Any]) -> list[list[float]]:
 # judging
 
 
+def as_measured(built: Mapping[str, Any]) -> Table:
+    """The table in seconds of the machine that it was measured on."""
+    return Table.from_json({**built, "sets": [{**one, "speed": 1.0} for one in built["sets"]]})
+
+
 @dataclass(frozen=True, kw_only=True)
 class World:
     """A left-out set: what was measured on it, and the case that it is for a table without it."""
@@ -139,10 +161,16 @@ class World:
     case: Case
     best: float
 
-    def regret(self, entries: Sequence[Mapping[str, Any]]) -> float:
-        """The best score of the set's table minus the best that a list reaches."""
-        reached = followed(planned(entries, self.own, self.case), self.own, self.data.name, self.case)
-        return self.best - max((r.score for r in reached), default=0.0)
+    def regret(self, entries: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+        """The best score of the set's table minus the best that a list has reached: at the end of the time,
+        and its mean over the whole time (a model counts when its training ends)."""
+        found = followed(planned(entries, self.own, self.case), self.own, self.data.name, self.case)
+        lacking, before, area = self.best, 0.0, 0.0
+        for r in sorted(found, key=lambda r: r.seconds):
+            area += lacking * (r.seconds - before)
+            lacking, before = min(lacking, self.best - r.score), r.seconds
+        area += lacking * (self.case.seconds - before)
+        return lacking, area / self.case.seconds
 
 
 def judged(table: Table, *, random_orders: int = RANDOM_ORDERS) -> list[dict[str, Any]]:
@@ -159,14 +187,14 @@ def judged(table: Table, *, random_orders: int = RANDOM_ORDERS) -> list[dict[str
 
 def _by_collection(
     table: Table, modality: str, seconds: float, name: str, random_orders: int
-) -> dict[str, float]:
-    """Mean regret on the sets of each collection, by a list made without it."""
-    found: dict[str, list[float]] = defaultdict(list)
+) -> dict[str, list[float]]:
+    """(regret, anytime regret), means over the sets of each collection, by a list made without it."""
+    found: dict[str, list[Any]] = defaultdict(list)
     for data in table.sets(modality):
         world = world_of(table, data, seconds)
         lists = LISTS_OF[name](table.without(data.collection), world, random_orders)
-        found[data.collection].append(float(np.mean([world.regret(entries) for entries in lists])))
-    return {collection: float(np.mean(values)) for collection, values in found.items()}
+        found[data.collection].append(np.mean([world.regret(entries) for entries in lists], axis=0))
+    return {collection: np.mean(values, axis=0).tolist() for collection, values in found.items()}
 
 
 def world_of(table: Table, data: DataSet, seconds: float) -> World:
@@ -184,19 +212,23 @@ def world_of(table: Table, data: DataSet, seconds: float) -> World:
 
 def space_of(data: DataSet) -> Space:
     """The space that configurations were drawn from for data with these facts."""
-    facts, classes = data.facts, int(data.facts["classes"])
-    labels = tuple(map(str, range(classes)))
+    task = task_of(data.modality, data.facts)
+    names = (f.name for f in catalog.families(task))
+    return Space(parameters=catalog.space(task).parameters + parameters_of(names))
+
+
+def task_of(modality: str, facts: Mapping[str, float]) -> Task:
+    """A task with these facts; its names mean nothing."""
+    classes = int(facts["classes"])
     kind = ("regression", "regression", "binary", "multiclass")[min(classes, 3)]
     spec = {"channels": int(facts.get("channels", 3)), "size": int(facts.get("size", 0))}
     inputs = (
         (InputSpec(name="image", kind="image", spec=spec),)
-        if data.modality == "image"
+        if modality == "image"
         else tuple(InputSpec(name=str(i), kind="number") for i in range(int(facts["columns"])))
     )
-    target = Target(name="y", task=kind, labels=labels)  # type: ignore[arg-type]
-    task = Task(inputs=inputs, targets=(target,), metric="accuracy" if classes else "rmse")
-    names = (f.name for f in catalog.families(task))
-    return Space(parameters=catalog.space(task).parameters + parameters_of(names))
+    target = Target(name="y", task=kind, labels=tuple(map(str, range(classes))))  # type: ignore[arg-type]
+    return Task(inputs=inputs, targets=(target,), metric="accuracy" if classes else "rmse")
 
 
 def _conditioned(rest: Table, world: World, _: int) -> list[list[dict[str, Any]]]:
@@ -261,23 +293,26 @@ def _but_side(config: Mapping[str, Any]) -> str:
 
 
 def _row(
-    modality: str, seconds: float, name: str, regrets: Mapping[str, Mapping[str, float]]
+    modality: str, seconds: float, name: str, regrets: Mapping[str, Mapping[str, list[float]]]
 ) -> dict[str, Any]:
-    values = regrets[name]
-    beside = [values[c] - regrets["hand-made"][c] for c in values]
-    return {
+    row = {
         "benchmark": "portfolio",
         "modality": modality,
         "seconds": seconds,
         "workers": WORKERS,
         "list": name,
-        "regret": round(float(np.mean(list(values.values()))), 4),
-        "interval": interval(list(values.values())),
-        "collections": {c: round(v, 4) for c, v in values.items()},
-        "minus_hand_made": round(float(np.mean(beside)), 4),
-        "minus_hand_made_interval": interval(beside),
-        **rowfile.stamp(("numpy",)),
     }
+    for place, measure in enumerate(("regret", "anytime")):
+        values = {c: v[place] for c, v in regrets[name].items()}
+        beside = [v - regrets["hand-made"][c][place] for c, v in values.items()]
+        row[measure] = {
+            "mean": round(float(np.mean(list(values.values()))), 4),
+            "interval": interval(list(values.values())),
+            "minus_hand_made": round(float(np.mean(beside)), 4),
+            "minus_hand_made_interval": interval(beside),
+            "collections": {c: round(v, 4) for c, v in values.items()},
+        }
+    return {**row, **rowfile.stamp(("numpy",))}
 
 
 def interval(values: Sequence[float]) -> list[float]:
@@ -289,19 +324,29 @@ def interval(values: Sequence[float]) -> list[float]:
 
 def as_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as Markdown."""
+    if not rows:
+        return f"too few collections: more than {LEAST_REST} are needed to judge"
     lines = [
-        "| modality | time | list | regret (95 %) | minus the hand-made one (95 %) | by collection |",
-        "|---|---|---|---|---|---|",
+        "| modality | time | list | regret (95 %) | minus hand-made (95 %) | anytime regret "
+        "| minus hand-made (95 %) | regret by collection |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
-        regret = f"{r['regret']:.3f} ({r['interval'][0]:.3f} to {r['interval'][1]:.3f})"
-        low, high = r["minus_hand_made_interval"]
-        beside = f"{r['minus_hand_made']:+.3f} ({low:+.3f} to {high:+.3f})"
-        each = ", ".join(f"{c} {v:.3f}" for c, v in r["collections"].items())
-        lines.append(
-            f"| {r['modality']} | {r['seconds']:.0f} s | {r['list']} | {regret} | {beside} | {each} |"
-        )
-    return "\n".join(lines) if rows else f"too few collections: more than {LEAST_REST} are needed to judge"
+        end, anytime = r["regret"], r["anytime"]
+        each = ", ".join(f"{c} {v:.3f}" for c, v in end["collections"].items())
+        cells = [r["modality"], f"{r['seconds']:.0f} s", r["list"]]
+        cells += [f"{end['mean']:.3f} {_ends(end['interval'], '.3f')}", _beside(end)]
+        cells += [f"{anytime['mean']:.3f}", _beside(anytime), each]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _beside(measure: Mapping[str, Any]) -> str:
+    return f"{measure['minus_hand_made']:+.3f} {_ends(measure['minus_hand_made_interval'], '+.3f')}"
+
+
+def _ends(values: Sequence[float], how: str) -> str:
+    return f"({values[0]:{how}} to {values[1]:{how}})"
 
 
 def _arguments() -> argparse.Namespace:

@@ -567,7 +567,8 @@ def _finish(
     if stopped:
         raise session.interrupts.error(f"; the best model so far is {session.run.output}")
     if session.remember:
-        told = experience.remember(session.journal.lines, keeper.prepared, session.source, keeper.plan.speed)
+        scale = keeper.plan.case.scale
+        told = experience.remember(session.journal.lines, keeper.prepared, session.source, scale)
         session.tell("note", told)
     return result
 

@@ -70,7 +70,7 @@ def remember(lines: Sequence[Line], prepared: Prepared, source: Source, speed: f
 
     Args:
         lines: The journal of the run.
-        speed: Seconds of this machine for a second of the table.
+        speed: Seconds of this machine for a nominal second.
     """
     path, name = local_path(), _hash(source.fingerprint)
     record = {
@@ -126,6 +126,6 @@ def _curve(scored: Iterable[Work], speed: float) -> list[list[float]]:
 
 
 def _seconds(work: Work, speed: float) -> float:
-    """Of one thread, on the machine of the table."""
+    """Nominal seconds of one thread."""
     needs: Mapping[str, Any] = work.segment.get("needs", {})
     return float(work.outcome.get("seconds", 0.0)) * int(needs.get("cpu", 1)) / speed

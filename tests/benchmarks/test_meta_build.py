@@ -64,6 +64,7 @@ def test_rows_become_the_shipped_format(build: Any) -> None:
     assert len(built["configs"]) == 5, "mirrors are no part of a configuration; what failed has no place"
     table = Table.from_json(json.loads(json.dumps(built)))
     assert table.collections("image") == ("a", "b")
+    table = build.as_measured(built)
     network = next(e for e in table.entries if e.config["family"] == "convstack")
     assert network.curve[-1] == (2600.0, 20.0, 0.9, 0.01)
     assert network.features_s is None
@@ -79,24 +80,34 @@ def test_rows_of_small_data_had_folds(build: Any) -> None:
 
 
 def test_lists_are_judged_on_collections_that_they_never_saw(build: Any) -> None:
-    table = Table.from_json(build.built_from([r for name in "abc" for r in rows(name)]))
+    table = build.as_measured(build.built_from([r for name in "abc" for r in rows(name)]))
     found = {(r["seconds"], r["list"]): r for r in build.judged(table, random_orders=20)}
     assert {s for s, _ in found} == set(build.BUDGETS)
     for seconds in build.BUDGETS:
         built, made, drawn = (found[seconds, name] for name in ("conditioned", "hand-made", "random"))
-        assert built["regret"] <= drawn["regret"]
-        assert built["regret"] == pytest.approx(0.0), (
-            "the network is picked although no hand-made list has it"
-        )
-        assert made["minus_hand_made"] == 0.0
-        assert set(built["collections"]) == {"a", "b", "c"}
-    assert found[30.0, "hand-made"]["regret"] == pytest.approx(0.3), "features at a side that fits the time"
-    assert found[180.0, "hand-made"]["regret"] == pytest.approx(0.1)
+        assert built["anytime"]["mean"] < drawn["anytime"]["mean"]
+        assert built["regret"]["mean"] == pytest.approx(0.0), "no hand-made list has the network"
+        assert made["regret"]["minus_hand_made"] == 0.0
+        assert built["anytime"]["minus_hand_made_interval"][1] < 0.0
+        assert set(built["regret"]["collections"]) == {"a", "b", "c"}
+    hand_made = [found[s, "hand-made"]["regret"]["mean"] for s in (30.0, 180.0)]
+    assert hand_made == pytest.approx([0.3, 0.1]), "features at a side that fits the time"
     assert "| image | 30 s | hand-made | 0.300" in build.as_table(list(found.values()))
 
 
+def test_the_shipped_seconds_are_nominal(build: Any) -> None:
+    built = build.built_from(rows("a"))
+    speed = built["sets"][0]["speed"]
+    assert speed == build.speed_of(rows("a")) != 1.0
+    nominal, measured = Table.from_json(built), build.as_measured(built)
+    for one, other in zip(nominal.entries, measured.entries, strict=True):
+        assert one.curve[-1][1] * speed == pytest.approx(other.curve[-1][1])
+        assert (one.features_s or 0.0) * speed == pytest.approx(other.features_s or 0.0)
+    assert build.speed_of(rows("a")[:1]) == 1.0, "nothing frozen was measured"
+
+
 def test_two_collections_are_too_few_to_judge(build: Any) -> None:
-    table = Table.from_json(build.built_from([r for name in "ab" for r in rows(name)]))
+    table = build.as_measured(build.built_from([r for name in "ab" for r in rows(name)]))
     assert build.judged(table) == []
     assert "too few" in build.as_table([])
 

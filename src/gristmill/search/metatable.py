@@ -39,7 +39,7 @@ _CHEAPEST_S = 0.05  # what costs less is priced so, or the cheapest would win ho
 _QUANTILES = (0.1, 0.5, 0.9)
 
 Point = tuple[float, float, float, float]
-"""(training rows, seconds of one thread since the start, score, its standard error)."""
+"""(training rows, nominal seconds of one thread since the start, score, its standard error)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ class Case:
 
     `facts` as in `DataSet`; None: nothing is known of them, so all collections count alike, at the costs
     that were measured. `seconds`: of search, with `workers` of one thread. `scale`: seconds here for a
-    second of the table.
+    nominal second.
     """
 
     modality: Modality
@@ -170,7 +170,8 @@ def local_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def _entries(record: Mapping[str, Any]) -> Iterator[Entry]:
-    """The entries of a set whose runs are (configuration, parent, features_s, curve); checks each number."""
+    """The entries of a set whose runs are (configuration, parent, features_s, curve); checks each number.
+    `speed`: seconds as they were measured for a nominal one, in which the entries are."""
     if record.get("version", VERSION) != VERSION:
         raise ValueError(f"the version must be {VERSION}; got {record['version']!r}")
     facts = {str(k): _number(v) for k, v in record["facts"].items()}
@@ -181,23 +182,24 @@ def _entries(record: Mapping[str, Any]) -> Iterator[Entry]:
         raise ValueError(f"the facts must name the rows, the models and the classes; got {facts}")
     names = [str(record[name]) for name in ("name", "collection", "modality")]
     data = DataSet(name=names[0], collection=names[1], modality=names[2], facts=facts)
+    speed = _number(record.get("speed", 1.0))
     for config, parent, features_s, curve in record["runs"]:
         if not isinstance(config.get("family"), str) or not all(map(_is_value, config.values())):
             raise ValueError(f"a configuration must name a family and hold plain values; got {config}")
         yield Entry(
             data=data,
             config=config,
-            curve=tuple(_point(p) for p in curve),
-            features_s=None if features_s is None else _number(features_s),
+            curve=tuple(_point(p, speed) for p in curve),
+            features_s=None if features_s is None else _number(features_s) / speed,
             parent=str(parent),
         )
 
 
-def _point(values: Sequence[Any]) -> Point:
+def _point(values: Sequence[Any], speed: float) -> Point:
     rows, seconds, score, noise = map(_number, values)
     if rows < 0 or seconds < 0 or score > 1.0 or noise < 0:
         raise ValueError(f"a point must be (rows, seconds, score up to 1, noise); got {values}")
-    return rows, seconds, score, noise
+    return rows, seconds / speed, score, noise
 
 
 def _number(value: Any) -> float:
