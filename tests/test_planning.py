@@ -178,6 +178,7 @@ def test_a_forecast_says_what_score_to_expect(bars: Prepared) -> None:
     text = found.summary()
     assert "most frequent class" in text
     assert "20 % of the error left (10 to 40 %)" in text
+    assert text.count("nothing that long was measured") == 3, "a second of training is all there is"
     assert found.to_json()["expected"][0]["left"] == pytest.approx([0.1, 0.2, 0.4], abs=0.02)
 
 

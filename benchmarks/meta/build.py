@@ -174,14 +174,15 @@ class World:
 
 
 def judged(table: Table, *, random_orders: int = RANDOM_ORDERS) -> list[dict[str, Any]]:
-    """A row for each modality, budget and list."""
+    """A row for each modality, budget and list; `cells`: configurations x sets that the table knew."""
     rows = []
     for modality in ("image", "table"):
         if len(table.collections(modality)) <= LEAST_REST:
             continue
         for seconds in BUDGETS:
             regrets = {name: _by_collection(table, modality, seconds, name, random_orders) for name in LISTS}
-            rows += [_row(modality, seconds, name, regrets) for name in LISTS]
+            known = {"cells": sum(e.data.modality == modality for e in table.entries)}
+            rows += [{**_row(modality, seconds, name, regrets), **known} for name in LISTS]
     return rows
 
 

@@ -512,8 +512,11 @@ class Forecast:
             "What to expect, from trainings on other data (in 8 of 10 cases within the range; the error is "
             f"that of always guessing {answer}):"
         ]
+        name, before = metric(task.metric).title, None
         for e in self.expectations:
-            lines.append(f"  {format_duration(e.seconds):>7}  {e.line(metric(task.metric).title)}")
+            told = e.line(name) if e.left != before else "perhaps more, but nothing that long was measured"
+            lines.append(f"  {format_duration(e.seconds):>7}  {told}")
+            before = e.left
         return lines
 
     @staticmethod
