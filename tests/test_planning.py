@@ -13,6 +13,7 @@ from gristmill.deadline import Deadline, VirtualClock
 from gristmill.errors import UsageError
 from gristmill.limits import Limits
 from gristmill.models import catalog
+from gristmill.search.metatable import DataSet, Entry, Table
 
 HOG_64 = {"family": "features", "features.backbone": "hog", "features.resolution": 64}
 
@@ -148,6 +149,54 @@ def test_a_forecast_says_what_more_time_would_buy(bars: Prepared) -> None:
     assert "1m 00s" in text
     assert "With more time:" in text
     assert "10m 00s" in text
+
+
+def earlier(*scores: float) -> Table:
+    """HOG features on as many small picture sets, each of its own collection."""
+    facts = {"train": 90.0, "valid": 45.0, "calib": 45.0, "models": 6.0, "classes": 2.0, "size": 16.0}
+    return Table(
+        entries=tuple(
+            Entry(
+                data=DataSet(name=str(i), collection=str(i), modality="image", facts=facts),
+                config=HOG_64,
+                curve=((90.0, 2.0, score, 0.01),),
+                features_s=1.0,
+                parent="hog",
+            )
+            for i, score in enumerate(scores)
+        )
+    )
+
+
+def test_a_forecast_says_what_score_to_expect(bars: Prepared) -> None:
+    found = planning.forecast(bars, 60.0, 1.0, 2, pretrained=False, table=earlier(0.6, 0.8, 0.9))
+    now = found.expectations[0]
+    assert [e.seconds for e in found.expectations] == [60.0, 120.0, 300.0, 600.0]
+    assert now.left == pytest.approx((0.1, 0.2, 0.4), abs=0.02)
+    assert now.values is not None
+    assert now.values[1] == pytest.approx(0.9, abs=0.02), "half of the answers are right by guessing"
+    text = found.summary()
+    assert "most frequent class" in text
+    assert "20 % of the error left (10 to 40 %)" in text
+    assert text.count("nothing that long was measured") == 3, "a second of training is all there is"
+    assert found.to_json()["expected"][0]["left"] == pytest.approx([0.1, 0.2, 0.4], abs=0.02)
+
+
+def test_a_forecast_says_when_nothing_is_known(bars: Prepared) -> None:
+    found = planning.forecast(bars, 60.0, 1.0, 2, pretrained=False, table=earlier(0.6, 0.8))
+    assert found.expectations == ()
+    assert "What score to expect is not known" in found.summary()
+    assert found.to_json()["expected"] == []
+
+
+def test_a_run_goes_on_with_the_order_that_it_began_with(bars: Prepared) -> None:
+    entries = [{"config": {"family": "constant"}}, {"config": {"family": "convstack", "convstack.width": 32}}]
+    deadline = Deadline.after(60, clock=VirtualClock())
+    made = planning.make(bars, deadline, 2, pretrained=False, entries=entries, table=earlier(0.6, 0.8, 0.9))
+    assert [c["family"] for c, _ in made.portfolio] == ["constant", "convstack"]
+    assert list(made.entries) == entries
+    again = planning.make(bars, deadline, 2, pretrained=False, entries=plan(bars, 60).entries)
+    assert [c["family"] for c, _ in again.portfolio] == [c["family"] for c, _ in plan(bars, 60).portfolio]
 
 
 def test_a_time_too_short_is_refused() -> None:

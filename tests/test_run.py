@@ -127,3 +127,20 @@ def test_a_damaged_record_is_told_by_name(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"result\.json must be readable"):
         read_json(path)
     assert [r["state"] for r in list_runs(tmp_path)] == ["damaged"]
+
+
+def test_the_portfolio_is_decided_once(tmp_path: Path) -> None:
+    run = locate(tmp_path / "a.grist", "identity")
+    assert run.kept_portfolio() == []
+    entries = [{"config": {"family": "constant"}}, {"config": {"family": "trees"}, "view": "deduplicated"}]
+    run.keep_portfolio(entries)
+    run.keep_portfolio(entries[:1])
+    assert run.kept_portfolio() == entries
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '{"entries": []}', '{"entries": [3]}'])
+def test_a_damaged_portfolio_names_fresh(tmp_path: Path, text: str) -> None:
+    run = locate(tmp_path / "a.grist", "identity")
+    run.portfolio.write_text(text)
+    with pytest.raises(RunError, match="--fresh"):
+        run.kept_portfolio()

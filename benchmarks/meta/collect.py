@@ -33,7 +33,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import rowfile  # noqa: E402
 from sets import SETS, MetaSet, read  # noqa: E402
 
-from gristmill import data, planning  # noqa: E402
+from gristmill import data, experience, planning  # noqa: E402
 from gristmill.data.prepare import Prepared  # noqa: E402
 from gristmill.models import catalog  # noqa: E402
 from gristmill.search.portfolio import load as load_portfolio  # noqa: E402
@@ -121,13 +121,12 @@ class Cell:
         """Train one configuration as far as its CPU seconds go; a crash is a row, too."""
         network = catalog.family(config["family"]).learner == "network"
         found = self._network(config) if network else self._one_shot(config)
-        sizes = {n: len(getattr(self._prepared.parts, n)) for n in ("train", "valid", "calib")}
         return {
             "set": self._set.name,
             "collection": self._set.collection,
             "modality": self._set.modality,
             "metric": self._set.metric,
-            "facts": {**_facts(self._prepared), **sizes},
+            "facts": experience.facts_of(self._prepared),
             "config": dict(config),
             "key": config_hash(config, self._space.defaults),
             "seed": self._seed,
@@ -275,16 +274,6 @@ def _drawn(space: Space, count: int) -> list[dict[str, Any]]:
             drawn[config["family"]].append(config)
     turns = zip(*drawn.values(), strict=True)
     return [config for turn in turns for config in turn][:count]
-
-
-def _facts(prepared: Prepared) -> dict[str, Any]:
-    """What a portfolio may be conditioned on."""
-    task = prepared.task
-    classes = len(task.target.labels) if task.target.task != "regression" else 0
-    if not task.has_images:
-        return {"classes": classes, "columns": len(task.inputs)}
-    channels, size = catalog.picture(task)
-    return {"classes": classes, "size": size, "channels": channels}
 
 
 def coverage(rows: list[dict[str, Any]]) -> str:

@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from gristmill import data, finish, planning
+from gristmill import data, experience, finish, planning
 from gristmill.data._cache import cache_root
 from gristmill.data.audit import Audit
 from gristmill.data.prepare import Prepared, Scan
@@ -240,6 +240,7 @@ def fit(
     take_over: bool = False,
     embed_examples: bool = False,
     ray: str | None = None,
+    remember: bool = False,
     progress: Progress | None = None,
     already_spent: float = 0.0,
 ) -> Result:
@@ -257,6 +258,8 @@ def fit(
         segments: Counted mode: stop after this many segments whatever the clock says; repeatable.
         embed_examples: Let the report inside the bundle show pictures of the data.
         ray: HOST:PORT of a Ray cluster to train on, or `auto` (see `RayExecutor`); no part of the problem.
+        remember: Add what the finished run measured (numbers and configurations only) to a table on this
+            machine, which later runs learn from.
         progress: Called with each `Event`.
         already_spent: Seconds that the command has used before this call.
         target, test, valid, inputs, ignore, group, task, metric, from_scratch, seed: as on the command line.
@@ -300,6 +303,7 @@ def fit(
             progress=progress,
             embed_examples=embed_examples,
             ray=ray,
+            remember=remember,
         )
         with closing(_executor(session)) as executor:
             prepared, scan, audited = _prepare(session)
@@ -322,6 +326,7 @@ class _Session:
     progress: Progress | None
     embed_examples: bool
     ray: str | None = None
+    remember: bool = False
 
     def tell(self, kind: str, text: str, **facts: Any) -> None:
         if self.progress is not None:
@@ -414,14 +419,18 @@ def _workers(session: _Session, executor: Executor) -> int:
 def _plan(session: _Session, prepared: Prepared, scan: Scan, cpus: int) -> tuple[Study, finish.Keeper]:
     """Step 3: what to try first, from the speed measured on this machine."""
     session.tell("step", "measuring this machine and planning")
+    table = experience.table(counted=session.problem.segments is not None)
     plan = planning.make(
         prepared,
         session.deadline,
         cpus,
         pretrained=not session.problem.from_scratch,
         limits=session.problem.limits,
+        entries=session.run.kept_portfolio(),
+        table=table,
     )
-    for note in plan.notes:
+    session.run.keep_portfolio(plan.entries)
+    for note in (*table.notes, *plan.notes):
         session.tell("note", note)
     study = Study(
         space=plan.space,
@@ -562,6 +571,10 @@ def _finish(
     session.journal.append("clock", {"spent": round(session.deadline.spent(), 2)})
     if stopped:
         raise session.interrupts.error(f"; the best model so far is {session.run.output}")
+    if session.remember:
+        scale = keeper.plan.case.scale
+        told = experience.remember(session.journal.lines, keeper.prepared, session.source, scale)
+        session.tell("note", told)
     return result
 
 
@@ -630,7 +643,12 @@ def plan(
     with tempfile.TemporaryDirectory(prefix="gristmill-") as folder:
         prepared = data.prepare(source, scan, audited, data.split(source, audited, seed=seed), Path(folder))
         return planning.forecast(
-            prepared, seconds, deadline.spent(), planning.cores(), pretrained=not from_scratch
+            prepared,
+            seconds,
+            deadline.spent(),
+            planning.cores(),
+            pretrained=not from_scratch,
+            table=experience.table(counted=False),
         )
 
 

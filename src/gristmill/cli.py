@@ -121,6 +121,10 @@ def fit(
             "--ray", help="Train on a Ray cluster: auto, or its head's HOST:PORT.", metavar="ADDRESS"
         ),
     ] = None,
+    remember: Annotated[
+        bool,
+        typer.Option("--remember", help="Let later runs on this machine learn from this one (numbers only)."),
+    ] = False,
     as_json: Json_ = False,
     quiet: Quiet_ = False,
 ) -> None:
@@ -149,6 +153,7 @@ def fit(
             take_over=take_over,
             embed_examples=embed_examples,
             ray=ray,
+            remember=remember,
             progress=progress,
             already_spent=_process_age(),
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,9 +15,13 @@ from gristmill.data import image
 from gristmill.data.prepare import Prepared
 from gristmill.data.source import Source
 from gristmill.deadline import Deadline, format_duration
-from gristmill.errors import UsageError
+from gristmill.errors import DataError, UsageError
+from gristmill.evaluation.metrics import floor, metric
+from gristmill.experience import facts_of
 from gristmill.limits import NO_LIMITS, Limits
 from gristmill.models import catalog, features
+from gristmill.search.metatable import Case, Table, expected, order
+from gristmill.search.metatable import load as load_table
 from gristmill.search.portfolio import load as load_portfolio
 from gristmill.search.race import RaceSettings
 from gristmill.segment import Config, Learner
@@ -93,7 +97,8 @@ class Plan:
     `models`: how many a segment trains, one for each fold and one of all rows; 1 without folds.
     `speed`: measured seconds of one core per nominal second (1 = the machine the estimates were made on).
     `notes`: decisions in plain words. `horizon`: seconds expected for search. `rungs`: rows of the first
-    rung. `flips`: whether mirrored pictures keep their label here.
+    rung. `flips`: whether mirrored pictures keep their label here. `case`: what the table of earlier
+    trainings is asked about. `entries`: the order of the portfolio before it was fitted to the plan.
     """
 
     task: Task
@@ -109,6 +114,8 @@ class Plan:
     flips: bool
     resolution: int
     notes: tuple[str, ...]
+    case: Case
+    entries: tuple[Mapping[str, Any], ...]
     limits: Limits = NO_LIMITS
 
     def learner(self, config: Config) -> Learner:
@@ -186,6 +193,9 @@ FIT_S = {"constant": 1e-6, "features": 9e-4, "linear": 2e-4, "trees": 3e-4}
 """Nominal seconds per row of a one-shot fit on one core."""
 NETWORK_START_S = 0.3
 """Nominal seconds to build, load and save each further network of a segment."""
+FROZEN_OVER_HOG = 4.0
+"""What the frozen network costs by its nominal seconds, over what HOG does (one core: 0.63 and 0.15); the
+table of earlier trainings is in those of the network."""
 FINISH_SHARE, FINISH_S = 0.12, 3.5
 """Time kept for the finish until it has been measured: share of the budget, and least seconds (bundle, two
 reports and the traditional model's bundle took 1.6 to 2 s with both cores busy elsewhere)."""
@@ -206,8 +216,15 @@ def make(
     *,
     pretrained: bool,
     limits: Limits = NO_LIMITS,
+    entries: Sequence[Mapping[str, Any]] = (),
+    table: Table | None = None,
 ) -> Plan:
-    """The plan for prepared data. Measures this machine for about a second (pictures only)."""
+    """The plan for prepared data. Measures this machine for about a second (pictures only).
+
+    Args:
+        entries: What to try first, where a run has decided it before.
+        table: Earlier trainings, from which it is decided otherwise; default: the shipped ones.
+    """
     task = prepared.task
     pretrained = pretrained and (not task.has_images or weights_note() is None)
     horizon = _horizon(deadline)
@@ -231,7 +248,16 @@ def make(
         if not pretrained and (missing := weights_note()):
             notes.append(missing)
     views = tuple(prepared.views)
-    portfolio = _portfolio(task, space, views, flips, sides)
+    case = Case(
+        modality="image" if task.has_images else "table",
+        space=space,
+        facts=facts_of(prepared),
+        seconds=horizon,
+        workers=cpus,
+        scale=speed * (1.0 if pretrained or speed == 1.0 else FROZEN_OVER_HOG),
+    )
+    entries = tuple(entries or order(load_table() if table is None else table, case))
+    portfolio = _portfolio(case, entries, views, flips, sides)
     base = _base_rows(task, portfolio, sizes, horizon, speed * models)
     return Plan(
         task=task,
@@ -247,6 +273,8 @@ def make(
         flips=flips,
         resolution=resolution,
         notes=tuple(notes),
+        case=case,
+        entries=entries,
         limits=limits,
     )
 
@@ -344,12 +372,15 @@ def _featured(sizes: Mapping[str, int], models: int) -> int:
 
 
 def _portfolio(
-    task: Task, space: Space, views: tuple[str, ...], flips: bool, sides: Mapping[str, int]
+    case: Case,
+    entries: Sequence[Mapping[str, Any]],
+    views: tuple[str, ...],
+    flips: bool,
+    sides: Mapping[str, int],
 ) -> tuple[tuple[dict[str, Any], str], ...]:
-    """The shipped list, fitted to the plan: features at the planned side, mirrors where they are safe."""
-    entries = load_portfolio("image" if task.has_images else "table", space, views=views)
+    """The entries, fitted to the plan: features at the planned side, mirrors where they are safe."""
     fitted = []
-    for config, view in entries:
+    for config, view in load_portfolio(case.modality, case.space, views=views, entries=entries):
         changed = dict(config)
         if (backbone := changed.get("features.backbone")) in sides:
             side = min(sides[str(backbone)], int(changed["features.resolution"]))
@@ -425,13 +456,44 @@ def _nearest(asked: Any, known: Any) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Expectation:
+    """What earlier trainings on other data let expect after `seconds`.
+
+    `left`: the share of the floor's error that is left, as (low, middle, high); between low and high
+    in 8 of 10 cases. `values`: the metric at these shares; None where the floor is not known.
+    """
+
+    seconds: float
+    left: tuple[float, float, float]
+    values: tuple[float, float, float] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready record."""
+        values = None if self.values is None else [round(v, 6) for v in self.values]
+        return {"seconds": self.seconds, "left": [round(v, 4) for v in self.left], "values": values}
+
+    def line(self, name: str) -> str:
+        """One line for a person: the metric with its range, and the share of the error that is left."""
+        low, middle, high = (round(100.0 * share) for share in self.left)
+        share = f"{middle} % of the error left ({low} to {high} %)"
+        if self.values is None:
+            return share
+        ends = sorted((self.values[0], self.values[2]))
+        return f"{name} {self.values[1]:.3g} ({ends[0]:.3g} to {ends[1]:.3g}): {share}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """A plan for the time asked for, and how it changes with more of it."""
+    """A plan for the time asked for, and how it changes with more of it.
+
+    `expectations`: for the time asked for and for more of it; empty when too little is known of such data.
+    """
 
     seconds: float
     reading_s: float
     plan: Plan
     more: tuple[tuple[float, Plan], ...]
+    expectations: tuple[Expectation, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready record."""
@@ -441,6 +503,7 @@ class Forecast:
             "reading_s": round(self.reading_s, 2),
             **self.plan.to_json(),
             "more": more,
+            "expected": [e.to_json() for e in self.expectations],
         }
 
     def summary(self) -> str:
@@ -458,7 +521,23 @@ class Forecast:
         lines.append("With more time:")
         for seconds, other in self.more:
             lines.append(f"  {format_duration(seconds):>7}  {self._gain(other)}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._expected()])
+
+    def _expected(self) -> list[str]:
+        task = self.plan.task
+        if not self.expectations:
+            return ["What score to expect is not known: too few data sets like these have been measured."]
+        answer = "the mean" if task.target.task == "regression" else "the most frequent class"
+        lines = [
+            "What to expect, from trainings on other data (in 8 of 10 cases within the range; the error is "
+            f"that of always guessing {answer}):"
+        ]
+        name, before = metric(task.metric).title, None
+        for e in self.expectations:
+            told = e.line(name) if e.left != before else "perhaps more, but nothing that long was measured"
+            lines.append(f"  {format_duration(e.seconds):>7}  {told}")
+            before = e.left
+        return lines
 
     @staticmethod
     def _costs(p: Plan) -> list[tuple[dict[str, Any], float]]:
@@ -483,14 +562,57 @@ def _whole_cost(p: Plan, config: Config) -> float:
 
 
 def forecast(
-    prepared: Prepared, seconds: float, reading_s: float, cpus: int, *, pretrained: bool
+    prepared: Prepared,
+    seconds: float,
+    reading_s: float,
+    cpus: int,
+    *,
+    pretrained: bool,
+    table: Table | None = None,
 ) -> Forecast:
-    """The plan for `seconds`, and for 2, 5 and 10 times as much."""
+    """The plan for `seconds`, and for 2, 5 and 10 times as much; what to expect of each from `table`
+    (default: the shipped one)."""
+    table = load_table() if table is None else table
 
     def planned(total: float) -> Plan:
-        return make(
-            prepared, Deadline.after(total, already_spent=reading_s + 4.0), cpus, pretrained=pretrained
-        )
+        deadline = Deadline.after(total, already_spent=reading_s + 4.0)
+        return make(prepared, deadline, cpus, pretrained=pretrained, table=table)
 
-    more = tuple((k * seconds, planned(k * seconds)) for k in (2, 5, 10))
-    return Forecast(seconds=seconds, reading_s=reading_s, plan=planned(seconds), more=more)
+    plans = [(k * seconds, planned(k * seconds)) for k in (1, 2, 5, 10)]
+    return Forecast(
+        seconds=seconds,
+        reading_s=reading_s,
+        plan=plans[0][1],
+        more=tuple(plans[1:]),
+        expectations=_expectations(prepared, plans, table),
+    )
+
+
+def _expectations(
+    prepared: Prepared, plans: Sequence[tuple[float, Plan]], table: Table
+) -> tuple[Expectation, ...]:
+    """By time; more time is never expected to leave more of the error."""
+    found: list[Expectation] = []
+    for seconds, plan in plans:
+        left = expected(table, plan.case)
+        if left is None:
+            return ()
+        if found:
+            left = tuple(map(min, left, found[-1].left))  # type: ignore[assignment]
+        found.append(Expectation(seconds=seconds, left=left, values=_values(prepared, left)))
+    return tuple(found)
+
+
+def _values(prepared: Prepared, left: tuple[float, float, float]) -> tuple[float, float, float] | None:
+    """The metric when these shares of the floor's error are left on valid."""
+    import numpy as np
+
+    task, parts = prepared.task, prepared.parts
+    y = np.asarray(prepared.targets[task.target.name])
+    try:
+        lowest = floor(task.metric, y[parts.train], y[parts.valid], task.target)
+    except (ValueError, DataError):  # no labelled row, or one class only
+        return None
+    perfect = metric(task.metric).perfect
+    low, middle, high = (perfect - share * (perfect - lowest) for share in left)
+    return low, middle, high

@@ -3,6 +3,7 @@
 NAME.run/
   run.json        identity and options of the problem
   journal.jsonl   everything that was asked and came back
+  portfolio.json  what is tried first, as it was decided when the run began
   prepared/       parts, targets, views (row ids; the pictures lie in the shared store)
   segments/ID/    checkpoint, predictions, deployable member, outcome.json
   logs/           output of the workers
@@ -18,7 +19,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,11 @@ class Run:
     def journal(self) -> Path:
         """The append-only journal."""
         return self.folder / "journal.jsonl"
+
+    @property
+    def portfolio(self) -> Path:
+        """What is tried first, in the order that was decided when the run began."""
+        return self.folder / "portfolio.json"
 
     @property
     def prepared(self) -> Path:
@@ -69,6 +75,25 @@ class Run:
     def segment(self, segment_id: str) -> Path:
         """The folder of one segment."""
         return self.folder / "segments" / segment_id
+
+    def kept_portfolio(self) -> list[dict[str, Any]]:
+        """The portfolio entries that the run began with; empty when it has not begun. A run goes on with
+        them although the table that ordered them has grown since: its decisions stay the same.
+
+        Raises:
+            RunError: if the file is damaged.
+        """
+        if not self.portfolio.exists():
+            return []
+        entries = read_json(self.portfolio).get("entries")
+        if not isinstance(entries, list) or not entries or not all(isinstance(e, dict) for e in entries):
+            raise _damaged(self.portfolio, "it holds no list of entries")
+        return entries
+
+    def keep_portfolio(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Write the portfolio entries that the run begins with, once."""
+        if not self.portfolio.exists():
+            write_json(self.portfolio, {"version": RUN_VERSION, "entries": [dict(e) for e in entries]})
 
 
 def output_path(path: str | os.PathLike[str] | None, out: str | os.PathLike[str] | None) -> Path:
@@ -190,12 +215,16 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(path.read_text())
     except ValueError as error:
-        raise RunError(
-            f"{path.name} must be readable.",
-            got=f"{path}: {error}",
-            next_step="run fit with --fresh to start it anew (this deletes the old run)",
-        ) from None
+        raise _damaged(path, error) from None
     return found
+
+
+def _damaged(path: Path, why: object) -> RunError:
+    return RunError(
+        f"{path.name} must be readable.",
+        got=f"{path}: {why}",
+        next_step="run fit with --fresh to start it anew (this deletes the old run)",
+    )
 
 
 def write_json(path: Path, data: object) -> None:

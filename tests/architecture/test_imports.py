@@ -14,7 +14,10 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "gristmill"
 
 VOCABULARY = {"errors", "task", "space", "segment", "deadline", "device"}
 STEPS = {"data", "models", "search", "training", "evaluation", "deployment"}
-CONDUCTOR = {"automl", "planning", "limits", "run", "interrupts", "finish", "narrative", "scoring", "trials"}
+CONDUCTOR = {
+    *("automl", "experience", "finish", "interrupts", "limits", "narrative", "planning", "run", "scoring"),
+    "trials",
+}
 FACES = {"cli", "sklearn", "doctor", "quickstart", "__main__"}
 
 ALLOWED: dict[str, set[str]] = {

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(300)
 @pytest.fixture(scope="module")
 def made(flowers: Path, tmp_path_factory: pytest.TempPathFactory) -> gristmill.Result:
     out = tmp_path_factory.mktemp("out") / "iris.grist"
-    return gristmill.fit(flowers, target="species", out=out, segments=6)
+    return gristmill.fit(flowers, target="species", out=out, segments=6, remember=True)
 
 
 def test_labels(made: gristmill.Result) -> None:
@@ -67,6 +67,22 @@ def test_counted_mode_repeats_itself(made: gristmill.Result, flowers: Path, tmp_
     assert again.score == made.score
     journals = [decision_bytes(read(r.bundle.with_suffix(".run") / "journal.jsonl")) for r in (made, again)]
     assert journals[0] == journals[1]
+
+
+def test_what_a_run_measured_is_remembered_in_numbers_only(made: gristmill.Result, flowers: Path) -> None:
+    from gristmill.experience import local_path
+    from gristmill.search.metatable import Table, extended
+
+    table = extended(local_path(), Table())
+    assert table.notes == ()
+    known = next(d for d in table.sets("table") if d.facts["classes"] == 3)
+    assert known.facts["train"] == 120
+    mine = [e for e in table.entries if e.data.name == known.name]
+    assert {e.config["family"] for e in mine} >= {"constant", "trees"}
+    assert max(p[2] for e in mine for p in e.curve) > 0.7
+    text = local_path().read_text()
+    for name in ("species", "setosa", "sepal", "north", flowers.stem, str(flowers.parent), str(made.bundle)):
+        assert name not in text
 
 
 def test_numbers(tmp_path: Path) -> None:

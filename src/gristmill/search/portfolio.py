@@ -28,7 +28,7 @@ def load(
     or a value outside its domain, falls back to the default. `entries` replaces the shipped list.
     """
     found: dict[tuple[str, str], tuple[dict[str, Any], str]] = {}
-    for entry in entries or _shipped(modality):
+    for entry in entries or shipped(modality):
         view = entry.get("view", views[0])
         config = fitted(space, entry["config"])
         if config is not None and view in views:
@@ -36,7 +36,9 @@ def load(
     return list(found.values())
 
 
-def _shipped(modality: Modality) -> list[Mapping[str, Any]]:
+def shipped(modality: Modality) -> list[Mapping[str, Any]]:
+    """The hand-made list. `why` is for people; `fixed` entries are in every list, whatever a table says, and
+    `same` names the parameters by which another configuration counts as this one."""
     text = resources.files(__package__).joinpath("portfolio.json").read_text(encoding="utf-8")
     entries: list[Mapping[str, Any]] = json.loads(text)[modality]
     return entries
