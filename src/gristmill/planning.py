@@ -193,9 +193,6 @@ FIT_S = {"constant": 1e-6, "features": 9e-4, "linear": 2e-4, "trees": 3e-4}
 """Nominal seconds per row of a one-shot fit on one core."""
 NETWORK_START_S = 0.3
 """Nominal seconds to build, load and save each further network of a segment."""
-FROZEN_OVER_HOG = 4.0
-"""What the frozen network costs by its nominal seconds, over what HOG does (one core: 0.63 and 0.15); the
-table of earlier trainings is in those of the network."""
 FINISH_SHARE, FINISH_S = 0.12, 3.5
 """Time kept for the finish until it has been measured: share of the budget, and least seconds (bundle, two
 reports and the traditional model's bundle took 1.6 to 2 s with both cores busy elsewhere)."""
@@ -254,7 +251,7 @@ def make(
         facts=facts_of(prepared),
         seconds=horizon,
         workers=cpus,
-        scale=speed * (1.0 if pretrained or speed == 1.0 else FROZEN_OVER_HOG),
+        scale=speed,
     )
     entries = tuple(entries or order(load_table() if table is None else table, case))
     portfolio = _portfolio(case, entries, views, flips, sides)
