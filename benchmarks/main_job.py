@@ -82,6 +82,8 @@ DEADLINE_CELLS = (
     ("trashnet-320", 600),
 )
 """Cells that are run for the deadline alone; the score cells count for it too."""
+OWN_WORK, OWN_WORK_FROM_S = 0.05, 180
+"""The driver's own work may take this part of a search of so many seconds or more."""
 
 
 def main() -> int:
@@ -128,7 +130,8 @@ def run_cell(
             ]
         result = json.loads(out)
         early = _verifies(work / "early.grist", env)
-        return _claims(chosen, seconds, options, result, wall, watch.peak, early, openings)
+        own = own_work(work)
+        return _claims(chosen, seconds, options, result, wall, watch.peak, early, openings, own)
 
 
 def _claims(
@@ -140,6 +143,7 @@ def _claims(
     peak: int,
     early: bool,
     openings: int,
+    own: float | None,
 ) -> list[dict[str, Any]]:
     interval = result["evaluation"]["metrics"][chosen.metric]
     value, low, high = (float(interval[k]) for k in ("value", "low", "high"))
@@ -152,11 +156,23 @@ def _claims(
     allowed = max(0.02 * seconds, 3.0) if chosen.wall is None else chosen.wall - seconds
     rows = [make("overshoot_s", round(over, 2), None, allowed, over <= allowed)]
     rows.append(make("bundle by the first tenth verifies", float(early), None, 1.0, early))
+    if own is not None and seconds >= OWN_WORK_FROM_S:
+        rows.append(make("own work of the driver while searching", own, None, OWN_WORK, own <= OWN_WORK))
     if seconds >= chosen.seconds:
         ok = value <= chosen.bar if chosen.lower_is_better else value >= chosen.bar
         rows.append(make(chosen.metric, value, [low, high], chosen.bar, ok or bool(options.inner)))
         rows.append(_against_traditional(make, chosen, result, value, low, high))
     return rows
+
+
+def own_work(work: Path) -> float | None:
+    """CPU seconds of the driver as a part of the core seconds of the search; None where there was none."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for path in work.glob("**/journal.jsonl"):
+        for line in map(json.loads, path.read_text().splitlines()):
+            if line["kind"] == "searched":
+                return round(line["data"]["own_s"] / (cores * max(1e-9, line["data"]["seconds"])), 4)
+    return None
 
 
 def _against_traditional(

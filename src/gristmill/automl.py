@@ -458,6 +458,7 @@ def _race(session: _Session, study: Study, executor: Executor, keeper: finish.Ke
     """Step 4: ask for segments, hand them to free workers, tell what came of them, until the time is used."""
     session.interrupts.may_raise = False
     session.tell("step", "searching: training candidates")
+    worked, began = _time.process_time(), session.deadline.spent()
     while not session.interrupts.signal:
         left = _left(session, keeper)
         while (segment := study.ask(left=left, slots=executor.slots())) is not None:
@@ -476,6 +477,8 @@ def _race(session: _Session, study: Study, executor: Executor, keeper: finish.Ke
     if study.stopped:
         session.tell("note", f"the search ends early: {study.stopped}")
     keeper.searched = session.deadline.spent()
+    own = {"seconds": keeper.searched - began, "own_s": _time.process_time() - worked}
+    session.journal.append("searched", {k: round(v, 3) for k, v in own.items()})
 
 
 def check_room(outcome: Outcome) -> None:

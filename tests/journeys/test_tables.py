@@ -67,6 +67,9 @@ def test_counted_mode_repeats_itself(made: gristmill.Result, flowers: Path, tmp_
     assert again.score == made.score
     journals = [decision_bytes(read(r.bundle.with_suffix(".run") / "journal.jsonl")) for r in (made, again)]
     assert journals[0] == journals[1]
+    lines = read(made.bundle.with_suffix(".run") / "journal.jsonl")
+    own = [line.data for line in lines if line.kind == "searched"]
+    assert len(own) == 1 and own[0]["own_s"] > 0.0 and own[0]["seconds"] > 0.0, "what the driver itself used"
 
 
 def test_what_a_run_measured_is_remembered_in_numbers_only(made: gristmill.Result, flowers: Path) -> None:
