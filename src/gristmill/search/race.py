@@ -220,7 +220,7 @@ class Race:
             self._leading(ledger, finalists, left, workers),
             self._promotions(ledger, finalists, left),
             self._planned(ledger, left, workers, within=float("inf")),
-            self._once_more(ledger, left),
+            self._second_look(ledger, left),
             self._proposals(ledger, left),
             self._promotions(ledger, finalists, left, ripe=False),
         )
@@ -266,7 +266,7 @@ class Race:
                 if entry is not None:
                     yield entry
 
-    def _once_more(self, ledger: Ledger, left: float) -> Iterator[Step]:
+    def _second_look(self, ledger: Ledger, left: float) -> Iterator[Step]:
         """The entries of the portfolio that were refused for their price. Once the others have had their turn
         they compete with proposals only and may take more of the time, and prices are known better."""
         if not self._timed:
