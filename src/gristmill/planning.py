@@ -189,7 +189,7 @@ features at 160 px: 0.796 found, 0.796 to 0.780 fixed), and a hidden layer does 
 took 160 of 1,000 core seconds of a run."""
 BUSY = 1.2
 """Seconds for the same work when every core has a worker, over those measured while the workers start (seven
-runs: 0.9 to 1.6; at 1.4 natural photos came out at 96 instead of 128 px in some of them, for 0.01 of accuracy)."""
+runs: 0.9 to 1.6). Too high a speed costs more: natural photos were then read at 96 instead of 128 px."""
 FIT_S = {"constant": 1e-6, "features": 9e-4, "linear": 2e-4, "trees": 3e-4}
 """Nominal seconds per row of a one-shot fit on one core."""
 NETWORK_START_S = 0.3
