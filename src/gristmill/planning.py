@@ -196,7 +196,7 @@ FINISH_SHARE, FINISH_S = 0.12, 3.5
 reports and the traditional model's bundle took 1.6 to 2 s with both cores busy elsewhere)."""
 FEATURES_SHARE = 0.5
 """Part of the search time, on one core, that frozen features at the largest resolution may cost. No more: the
-race refuses what takes over 60 % before its first score, and a run at 0.65 was left without (0.69, not 0.82)."""
+race refuses what takes over 60 % before its first score; a run at 0.65 went without (0.69, not 0.82)."""
 TRADITIONAL_SHARE = 0.2
 """The same for HOG, which is there to be compared with."""
 TEST_SHARE = 0.12
