@@ -142,7 +142,7 @@ def _measured(
         return new
     with tempfile.TemporaryDirectory(prefix="ablation-") as folder:
         prepared = collect.prepared_of(chosen, Path(options.data), Path(folder))
-        space = collect.space_of(prepared)
+        space = collect.space_of(prepared.task)
         for seed, change, config in cells[: options.most]:
             if time.monotonic() > until:
                 break

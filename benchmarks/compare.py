@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,8 @@ def ranks(values: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(below + (equal + 1) / 2, dtype=np.float64)
 
 
-def interval(values: NDArray[Any]) -> list[float]:
+def interval(values: Sequence[float] | NDArray[Any]) -> list[float]:
     """95 % interval of the mean by bootstrap over tasks (paired when `values` are differences)."""
     rng = np.random.default_rng(0)
-    means = values[rng.integers(0, len(values), (RESAMPLES, len(values)))].mean(axis=1)
+    means = np.asarray(values)[rng.integers(0, len(values), (RESAMPLES, len(values)))].mean(axis=1)
     return [round(float(x), 4) for x in np.quantile(means, (0.025, 0.975))]

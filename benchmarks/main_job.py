@@ -167,11 +167,11 @@ def _claims(
 
 def own_work(work: Path) -> float | None:
     """CPU seconds of the driver as a part of the core seconds of the search; None where there was none."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for path in work.glob("**/journal.jsonl"):
         for line in map(json.loads, path.read_text().splitlines()):
             if line["kind"] == "searched":
-                return round(line["data"]["own_s"] / (cores * max(1e-9, line["data"]["seconds"])), 4)
+                own_s, seconds = line["data"]["own_s"], max(1e-9, line["data"]["seconds"])
+                return round(own_s / (rowfile.cores() * seconds), 4)
     return None
 
 
@@ -313,13 +313,14 @@ def _peak_memory() -> Iterator[_Watch]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The newest score and overshoot of each set on its test part, as Markdown."""
+    """The newest score and overshoot of each set on its test part, in its own time, as Markdown."""
     lines = [
         "| set | metric | score (95 % interval) | time | overshoot | rows from |",
         "|---|---|---|---|---|---|",
     ]
     for chosen in SETS:
-        mine = [r for r in rows if r["set"] == chosen.name and r["mode"] == "test"]
+        cell = (chosen.name, chosen.seconds, "test")
+        mine = [r for r in rows if (r["set"], r["time_s"], r["mode"]) == cell]
         score = next((r for r in reversed(mine) if r["claim"] == chosen.metric), None)
         if score is None:
             continue

@@ -90,7 +90,7 @@ def round_of(number: int, seconds: float) -> dict[str, int]:
     """Segments that each kind finishes, one kind after another."""
     kinds = ["ray1", "ray2", "local1", "local2"]
     found = {}
-    for kind in kinds[number % 4 :] + kinds[: number % 4]:
+    for kind in kinds[number % len(kinds) :] + kinds[: number % len(kinds)]:
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             executor = make(kind, Path(folder))
             try:

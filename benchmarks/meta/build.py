@@ -29,6 +29,8 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import rowfile  # noqa: E402
+from collect import space_of  # noqa: E402
+from compare import interval  # noqa: E402
 
 from gristmill import planning  # noqa: E402
 from gristmill.experience import parent_of  # noqa: E402
@@ -46,9 +48,7 @@ from gristmill.search.metatable import (  # noqa: E402
 )
 from gristmill.search.portfolio import fitted  # noqa: E402
 from gristmill.segment import config_hash  # noqa: E402
-from gristmill.space import Space  # noqa: E402
 from gristmill.task import InputSpec, Target, Task  # noqa: E402
-from gristmill.training import parameters_of  # noqa: E402
 
 ROWS = HERE.parent / "results" / "meta.jsonl"
 RESULTS = HERE.parent / "results" / "portfolio.jsonl"
@@ -56,7 +56,6 @@ SHIPPED = HERE.parents[1] / "src" / "gristmill" / "search" / "metatable.json"
 BUDGETS = (30.0, 180.0, 600.0)
 WORKERS = 2
 RANDOM_ORDERS = 200
-RESAMPLES = 2000
 LEAST_REST = 2
 """Collections that must be left to build from; fewer are no judgement."""
 LISTS = ("conditioned", "unconditioned", "hand-made", "random")
@@ -203,19 +202,12 @@ def world_of(table: Table, data: DataSet, seconds: float) -> World:
     own = Table(entries=tuple(e for e in table.entries if e.data.name == data.name))
     case = Case(
         modality=data.modality,  # type: ignore[arg-type]
-        space=space_of(data),
+        space=space_of(task_of(data.modality, data.facts)),
         facts=data.facts,
         seconds=seconds,
         workers=WORKERS,
     )
     return World(data=data, own=own, case=case, best=max(p[2] for e in own.entries for p in e.curve))
-
-
-def space_of(data: DataSet) -> Space:
-    """The space that configurations were drawn from for data with these facts."""
-    task = task_of(data.modality, data.facts)
-    names = (f.name for f in catalog.families(task))
-    return Space(parameters=catalog.space(task).parameters + parameters_of(names))
 
 
 def task_of(modality: str, facts: Mapping[str, float]) -> Task:
@@ -314,13 +306,6 @@ def _row(
             "collections": {c: round(v, 4) for c, v in values.items()},
         }
     return {**row, **rowfile.stamp(("numpy",))}
-
-
-def interval(values: Sequence[float]) -> list[float]:
-    """95 % of the means of collections drawn with replacement."""
-    drawn = np.random.default_rng(0).choice(np.asarray(values), (RESAMPLES, len(values)))
-    low, high = np.quantile(drawn.mean(axis=1), (0.025, 0.975))
-    return [round(float(low), 4), round(float(high), 4)]
 
 
 def as_table(rows: Sequence[Mapping[str, Any]]) -> str:

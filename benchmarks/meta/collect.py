@@ -39,6 +39,7 @@ from gristmill.models import catalog  # noqa: E402
 from gristmill.search.portfolio import load as load_portfolio  # noqa: E402
 from gristmill.segment import Outcome, Segment, config_hash  # noqa: E402
 from gristmill.space import Space  # noqa: E402
+from gristmill.task import Task  # noqa: E402
 from gristmill.training import parameters_of  # noqa: E402
 
 RESULTS = HERE.parent / "results" / "meta.jsonl"
@@ -92,7 +93,7 @@ def collect(
 ) -> None:
     """The missing rows of one set."""
     prepared = prepared_of(chosen, Path(options.data), work)
-    space = space_of(prepared)
+    space = space_of(prepared.task)
     wanted = list(_configurations(chosen, prepared, space))[: options.most]
     missing = [c for c in wanted if (chosen.name, config_hash(c, space.defaults), options.seed) not in known]
     cell = Cell(chosen, prepared, work, options.seed, space)
@@ -242,10 +243,11 @@ def prepared_of(chosen: MetaSet, data_folder: Path, work: Path) -> Prepared:
     return data.prepare(source, scan, audit, data.split(source, audit, seed=0), work / "prepared")
 
 
-def space_of(prepared: Prepared) -> Space:
-    """The space that a run with weights searches on these data."""
-    names = (f.name for f in catalog.families(prepared.task))
-    return Space(parameters=catalog.space(prepared.task).parameters + parameters_of(names))
+def space_of(task: Task) -> Space:
+    """The space that configurations are drawn from: all that the families with weights offer, also what a
+    run leaves to the fit."""
+    names = (f.name for f in catalog.families(task))
+    return Space(parameters=catalog.space(task).parameters + parameters_of(names))
 
 
 def _configurations(chosen: MetaSet, prepared: Prepared, space: Space) -> Iterator[dict[str, Any]]:

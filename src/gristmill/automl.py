@@ -259,7 +259,7 @@ def fit(
         embed_examples: Let the report inside the bundle show pictures of the data.
         ray: HOST:PORT of a Ray cluster to train on, or `auto` (see `RayExecutor`); no part of the problem.
         remember: Add what the finished run measured (numbers and configurations only) to a table on this
-            machine, which later runs learn from.
+            machine, from which `plan` says what score to expect.
         progress: Called with each `Event`.
         already_spent: Seconds that the command has used before this call.
         target, test, valid, inputs, ignore, group, task, metric, from_scratch, seed: as on the command line.
@@ -575,8 +575,7 @@ def _finish(
     if stopped:
         raise session.interrupts.error(f"; the best model so far is {session.run.output}")
     if session.remember:
-        scale = keeper.plan.case.scale
-        told = experience.remember(session.journal.lines, keeper.prepared, session.source, scale)
+        told = experience.remember(session.journal.lines, keeper.prepared, session.source, keeper.plan.speed)
         session.tell("note", told)
     return result
 

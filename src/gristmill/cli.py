@@ -123,7 +123,7 @@ def fit(
     ] = None,
     remember: Annotated[
         bool,
-        typer.Option("--remember", help="Let later runs on this machine learn from this one (numbers only)."),
+        typer.Option("--remember", help="Let `plan` on this machine reckon with this run (numbers only)."),
     ] = False,
     as_json: Json_ = False,
     quiet: Quiet_ = False,

@@ -89,7 +89,7 @@ def remember(lines: Sequence[Line], prepared: Prepared, source: Source, speed: f
         write_bytes(path, text.encode())
     except OSError as error:
         return f"this run could not be remembered: {error}"
-    return f"later runs on this machine learn from this one: {path}"
+    return f"later plans on this machine reckon with this run: {path}"
 
 
 def _hash(text: str) -> str:

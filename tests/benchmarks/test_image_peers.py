@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import os
@@ -18,21 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+from .loading import loaded
 
-
-def _loaded(name: str, path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-_PATH = list(sys.path)
-peers = _loaded("gristmill_image_peers", BENCHMARKS / "image_peers.py")
-sys.path[:] = _PATH
+peers: Any = loaded("gristmill_image_peers", "image_peers.py")
 judge, splits = peers.judge, peers.splits
 Row = splits.Row
 

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gristmill.search.metatable import Table
 
-META = Path(__file__).resolve().parents[2] / "benchmarks" / "meta"
+from .loading import loaded
 
 
 @pytest.fixture(scope="module")
 def build() -> Any:
-    spec = importlib.util.spec_from_file_location("meta_build", META / "build.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    before = list(sys.path)
-    sys.modules["meta_build"] = module
-    spec.loader.exec_module(module)
-    sys.path[:] = before
-    return module
+    return loaded("meta_build", "meta/build.py")
 
 
 def row(name: str, config: dict[str, Any], *points: tuple[float, float], **more: Any) -> dict[str, Any]:

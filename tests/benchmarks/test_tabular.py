@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import pickle
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+from .loading import loaded
 
-
-def _loaded(name: str, path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-_PATH = list(sys.path)
-sys.path.insert(0, str(BENCHMARKS))
-tabular = _loaded("gristmill_tabular", BENCHMARKS / "tabular.py")
-sys.path[:] = _PATH
+tabular: Any = loaded("gristmill_tabular", "tabular.py")
 
 OPTIONS = {"act": ["relu", "tanh"], "lr": [0.001, 0.01, 0.1], "units": [16, 32, 64, 128]}
 TYPES = {"act": str, "lr": float, "units": int}

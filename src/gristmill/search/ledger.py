@@ -56,6 +56,11 @@ class Trial:
     repeat: int = 0
 
 
+def candidate_key(config: Config, defaults: Config, view: str, repeat: int = 0) -> str:
+    """What makes two candidates the same: the configuration's hash, the view, and the repeat."""
+    return f"{config_hash(config, defaults)}-{view}" + (f"-{repeat}" if repeat else "")
+
+
 @dataclass
 class Candidate:
     """The changing side of a trial, private to the search."""
@@ -286,7 +291,7 @@ class Ledger:
 
     def key(self, config: Config, view: str, repeat: int = 0) -> str:
         """What makes two candidates the same."""
-        return f"{config_hash(config, self._defaults)}-{view}" + (f"-{repeat}" if repeat else "")
+        return candidate_key(config, self._defaults, view, repeat)
 
     def features_ready(self, candidate: Candidate) -> bool:
         """Whether the features it reads (if any) are there, all of them or as many as the cap allowed."""

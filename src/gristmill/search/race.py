@@ -30,7 +30,7 @@ from typing import Any
 
 from gristmill.errors import UsageError
 from gristmill.search.cost import extraction
-from gristmill.search.ledger import Candidate, Ledger
+from gristmill.search.ledger import Candidate, Ledger, candidate_key
 from gristmill.search.samplers import Sampler
 from gristmill.segment import Config, SegmentKind
 from gristmill.space import Choice, Parameter, Space
@@ -140,7 +140,9 @@ class Race:
     ) -> None:
         self._settings = settings
         self._space = space | _view_parameter(settings.views) if VIEW not in space.defaults else space
-        self._portfolio = tuple(portfolio)
+        self._portfolio = tuple(
+            (config, view, candidate_key(config, space.defaults, view)) for config, view in portfolio
+        )
         self._sampler = sampler
         self._ladder = settings.ladder()
         self._base = min(settings.base_rows, settings.max_rows)
@@ -252,10 +254,9 @@ class Race:
     def _planned(self, ledger: Ledger, left: float, workers: int, within: float) -> Iterator[Step | Refusal]:
         budget = within * (ledger.horizon or left) * (workers if self._timed else 1)
         exempt = ledger.worked < _FIRST
-        for config, view in self._portfolio:
-            if not exempt and ledger.entry_cost >= budget:
-                return
-            key = ledger.key(config, view)
+        if not exempt and ledger.entry_cost >= budget:
+            return
+        for config, view, key in self._portfolio:
             if key in ledger.by_key or self._refused(ledger, key, left):
                 continue
             candidate = ledger.candidate(config, view, "portfolio")
@@ -271,8 +272,8 @@ class Race:
         they compete with proposals only and may take more of the time, and prices are known better."""
         if not self._timed:
             return
-        for config, view in self._portfolio:
-            if (key := ledger.key(config, view)) in ledger.by_key or key not in ledger.refused:
+        for config, view, key in self._portfolio:
+            if key in ledger.by_key or key not in ledger.refused:
                 continue
             candidate = ledger.candidate(config, view, "portfolio")
             if self._may_enter(ledger, candidate):
