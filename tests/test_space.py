@@ -161,6 +161,27 @@ def test_complete_names_the_nearest_parameter() -> None:
         SPACE.complete({"family": "large", "large.depth": 9})
 
 
+def test_what_shrinks_goes_down_step_by_step_and_nothing_else_changes() -> None:
+    sides = Choice(options=(32, 64, 128, 224), ordered=True)
+    found = Space(
+        parameters=(
+            Parameter(name="family", domain=Choice(options=("fit", "net")), default="fit"),
+            Parameter(name="side", domain=sides, default=128, when=("family", ("fit",)), shrinks=True),
+            Parameter(name="c", domain=Float(low=0, high=1), default=0.5),
+        )
+    )
+    config = {"family": "fit", "side": 224, "c": 0.25}
+    assert found.shrunk(config) == tuple({**config, "side": side} for side in (128, 64, 32))
+    assert [c["side"] for c in found.shrunk({"family": "fit"})] == [64, 32], "from the default"
+    assert found.shrunk({**config, "side": 32}) == ()
+    assert found.shrunk({"family": "net", "c": 0.25}) == (), "not active there"
+
+
+def test_only_an_ordered_choice_shrinks() -> None:
+    with pytest.raises(ValueError, match="ordered choice"):
+        Parameter(name="a", domain=Int(low=1, high=3), default=1, shrinks=True)
+
+
 def test_spaces_are_joined() -> None:
     more = Space(parameters=(Parameter(name="extra", domain=Int(low=0, high=1), default=0),))
     assert (SPACE | more).complete({})["extra"] == 0

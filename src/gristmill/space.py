@@ -110,16 +110,23 @@ Domain = Float | Int | Choice
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """A named domain with its default, active only when `when` = (parent name, parent values) holds."""
+    """A named domain with its default, active only when `when` = (parent name, parent values) holds.
+
+    `shrinks`: a smaller value costs less and changes little else, so that what is too expensive may be tried
+    with one; only for an ordered choice of numbers, ascending.
+    """
 
     name: str
     domain: Domain
     default: Value
     when: tuple[str, tuple[Value, ...]] | None = None
+    shrinks: bool = False
 
     def __post_init__(self) -> None:
         if not self.domain.contains(self.default):
             raise ValueError(f"the default of {self.name} must lie in {self.domain}; got {self.default!r}")
+        if self.shrinks and not (isinstance(self.domain, Choice) and self.domain.ordered):
+            raise ValueError(f"only an ordered choice shrinks; {self.name} is {self.domain}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +202,14 @@ class Space:
             out[p.name] = _moved(p.domain, out[p.name], rng)
         active = {p.name for p in self.active(out)}
         return self.complete({k: v for k, v in out.items() if k in active})
+
+    def shrunk(self, config: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+        """`config` with its first active parameter that shrinks one step smaller, two steps, and so on."""
+        p = next((p for p in self.active(config) if p.shrinks), None)
+        if p is None or not isinstance(p.domain, Choice):
+            return ()
+        below = p.domain.options[: p.domain.options.index(config.get(p.name, p.default))]
+        return tuple({**config, p.name: value} for value in reversed(below))
 
     def __or__(self, other: Space) -> Space:
         return Space(parameters=self.parameters + other.parameters)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gristmill.search.race import RaceSettings
-from gristmill.search.study import Study
+from gristmill.search.study import Study, replay
 from gristmill.segment import Learner, Outcome, Resources, Segment
 from gristmill.space import Choice, Parameter, Space
 
@@ -296,6 +296,45 @@ def test_a_world_of_one_shot_learners_needs_no_rungs() -> None:
     found = run(seconds=40, portfolio=fits, workers=1)
     assert sum(t.score is not None for t in found.trials) > 4
     assert kinds([found.segment(i) for i in found.outcomes]).count("features") <= 2
+
+
+SHRINKING = Space(
+    parameters=tuple(replace(p, shrinks=True) if p.name == "fit.side" else p for p in SPACE.parameters)
+)
+LARGE: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"family": "fit", "fit.side": 128}, "all"),
+    ({"family": "fit", "fit.side": 128, "fit.c": 0.1}, "all"),
+)
+
+
+def shrinking(learner_of: Any = learner) -> Study:
+    return Study(space=SHRINKING, learner=learner_of, portfolio=LARGE, settings=settings())
+
+
+@pytest.mark.parametrize(("seconds", "side"), [(60.0, 128), (30.0, 64), (16.0, 32)])
+def test_what_is_too_expensive_enters_with_the_largest_size_that_fits(seconds: float, side: int) -> None:
+    found = shrinking()
+    drive(found, seconds=seconds)
+    entered = [t.config["fit.side"] for t in found.trials if t.source == "portfolio" and t.score is not None]
+    assert entered[:2] == [side, side], "the second reads the features of the first, smaller or not"
+    assert not replay(found._journal.lines, space=SHRINKING, learner=learner, portfolio=LARGE)
+
+
+def test_nothing_enters_smaller_where_every_size_is_too_expensive() -> None:
+    found = shrinking()
+    drive(found, seconds=6.0)
+    assert not [t for t in found.trials if t.source == "portfolio" and t.state != "refused"]
+
+
+def test_what_is_barred_enters_with_the_largest_size_that_is_not() -> None:
+    def barred(config: Any) -> Learner:
+        large = config["family"] == "fit" and config["fit.side"] > 32
+        return replace(learner(config), barred="it is too slow" if large else "")
+
+    found = shrinking(barred)
+    first = found.ask(left=100.0, slots=SLOT)
+    assert first is not None and first.config == {"side": 32}
+    assert [t.reason for t in found.trials if t.state == "refused"] == ["it is too slow"]
 
 
 def test_what_is_barred_is_refused_with_the_reason_and_never_proposed() -> None:

@@ -273,10 +273,16 @@ _CATALOG: tuple[Family, ...] = (
         role="model",
         title="a linear model on the features of a frozen picture network",
         parameters=(
+            *_parameters("features", backbone=(Choice(options=("hog", "lite0")), "lite0")),
+            Parameter(
+                name="features.resolution",
+                domain=_ordered(32, 64, 96, 128, 160, 224),
+                default=128,
+                when=("family", ("features",)),
+                shrinks=True,
+            ),
             *_parameters(
                 "features",
-                backbone=(Choice(options=("hog", "lite0")), "lite0"),
-                resolution=(_ordered(32, 64, 96, 128, 160, 224), 128),
                 strength=(_STRENGTHS, "auto"),
                 mirror=(Choice(options=("off", "on")), "off"),
                 head=(Choice(options=("linear", "mlp")), "linear"),
