@@ -82,6 +82,47 @@ def test_the_number_of_repeats_is_a_setting(most: int) -> None:
     assert len(repeats(found)) == most
 
 
+def partnered(workers: int = 2, known: Any = seeded, **changes: Any) -> tuple[Study, list[Segment]]:
+    """With proposals until the end, and one network far better than what they bring."""
+    found = Study(
+        space=SPACE,
+        learner=known,
+        portfolio=NET,
+        settings=settings(base_rows=1000, max_rows=64000, **changes),
+    )
+    return found, drive(found, seconds=60.0, workers=workers, answer=lone)
+
+
+def lone(segment: Segment) -> tuple[Outcome, float]:
+    outcome, seconds = answer(segment)
+    if outcome.score is None or segment.config.get("net.rate") == 0.05:
+        return outcome, seconds
+    return replace(outcome, score=0.5 * outcome.score), seconds
+
+
+def test_the_best_gets_a_partner_with_another_seed_before_it_is_too_late() -> None:
+    found, asked = partnered()
+    best = found.best
+    partner = next(t for t in repeats(found))
+    assert best is not None and partner.config == best.config
+    assert partner.cooled and partner.rows >= max(t.rows for t in found.trials if not t.repeat) // 4
+    begun = next(i for i, s in enumerate(asked) if s.seed != 0)
+    assert any(s.seed == 0 for s in asked[begun:]), "others go on beside it"
+    assert not [o for o in found.outcomes.values() if o.state == "cut"]
+    given = {"learner": seeded, "portfolio": NET}
+    assert differences(found, **given) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"workers": 1}, {"known": learner}, {"repeats": 0}],
+    ids=["one slot", "no seeds", "none wanted"],
+)
+def test_there_is_no_partner(changes: dict[str, Any]) -> None:
+    found, _ = partnered(**changes)
+    assert not repeats(found)
+
+
 def test_what_no_seed_changes_is_not_repeated() -> None:
     found, _ = searched(known=learner)
     assert repeats(found) == []

@@ -11,8 +11,10 @@ has shown. In order of preference a free slot gets
 3. the next rung of the best trunk, where there are several slots; the promotion of a trunk among the best
    third of its rung, or the cooldown of one that is among the best two and as far as its time allows;
 4. the rest of the portfolio, also what was too expensive as long as other entries waited;
-5. a proposal of the sampler;
-6. when nothing new is worth its time, the best model once more with another seed, for the ensemble.
+5. the best trunk once more with another seed, for the ensemble, when the time left is the last in which that
+   gets as far: a new configuration could not either;
+6. a proposal of the sampler;
+7. when nothing new is worth its time, the best model once more with another seed.
 
 One rule stands above them: what the best two trunks still need, up to the highest rung that fits and
 the cooldown after it, is never given away. When a step would eat into that, the trunk goes first.
@@ -46,6 +48,10 @@ _FIRST_SHARE = 0.6
 _ONE_SHOT_SHARE = 0.35
 _SMALL_S = 4.0  # what takes no longer than this may enter a short run, too, up to
 _SMALL_SHARE = 0.35
+_LAST_CALL = (
+    0.75  # a partner of the best trunk begins when getting as far would take this part of the time left
+)
+_PARTNER_LEAST = 4  # and not with fewer rows than those of the best divided by this
 _CLEARLY = 0.75  # part of another's error that a trunk below the base has at most to go before it
 _SHRINK_PAYS = 0.7  # fewer rows are only taken for a price lower by this factor: starting costs the same
 
@@ -227,6 +233,7 @@ class Race:
             self._leading(ledger, finalists, left, workers),
             self._promotions(ledger, finalists, left),
             self._planned(ledger, left, workers, within=float("inf")),
+            self._partner(ledger, finalists, left, workers),
             self._second_look(ledger, left),
             self._proposals(ledger, left),
             self._promotions(ledger, finalists, left, ripe=False),
@@ -459,16 +466,42 @@ class Race:
         best = self._to_repeat(ledger)
         if best is None:
             return None
-        count = 1 + sum(ledger.key(best.config, best.view, c.repeat) == c.key for c in ledger.repeats)
+        return self._once_more(ledger, best, best.cooled, left)
+
+    def _once_more(self, ledger: Ledger, best: Candidate, rows: int, left: float) -> Step | None:
+        """`best` with another seed up to `rows` rows (if it is a trunk), where that and its cooldown fit."""
+        count = 1 + _repeats(ledger, best)
         if count > self._settings.repeats:
             return None
         candidate = ledger.candidate(best.config, best.view, "repeat", repeat=count)
-        rows, cooling = candidate.learner.rows, 0.0
+        cooling = 0.0
         if candidate.learner.resumable:
-            rows = best.cooled
             cooling = self._seconds(ledger, candidate, "cooldown", self._cooldown_rows(rows))
+        else:
+            rows = candidate.learner.rows
         step = self._first(ledger, candidate, left, rows, reserve=cooling)
         return step if self._fits(step.cost + cooling, left) else None
+
+    def _partner(
+        self, ledger: Ledger, finalists: list[Candidate], left: float, workers: int
+    ) -> Iterator[Step]:
+        """The best trunk once more with another seed, beside it, while that can still get about as far."""
+        if not self._timed or workers < 2 or not finalists:
+            return
+        best = finalists[0]
+        noise = (ledger.leader.noise or 0.0) if ledger.leader else 0.0
+        leads = ledger.trend.forecast(best) >= ledger.best_score - noise
+        if not leads or not best.learner.seeded or best.repeat or _repeats(ledger, best):
+            return
+        under_way = ledger.open[best.running] if best.running is not None else None
+        goal = under_way.to_rows if under_way is not None and under_way.kind == "train" else best.rows
+        if self._chain(ledger, best, goal, goal, from_start=True) < _LAST_CALL * left:
+            return
+        for rows in [r for r in reversed(self._ladder) if goal // _PARTNER_LEAST <= r <= goal]:
+            step = self._once_more(ledger, best, rows, left)
+            if step is not None:
+                yield step
+                return
 
     def _to_repeat(self, ledger: Ledger) -> Candidate | None:
         """The best candidate that another seed would change, if it is as good as the best of all within the
@@ -682,6 +715,11 @@ def complete(space: Space, config: Config) -> dict[str, Any]:
         return space.complete({k: v for k, v in config.items() if k != VIEW or VIEW in space.defaults})
     except UsageError as error:
         raise UsageError(f"A portfolio must lie in its space: {error.rule}", got=error.got) from error
+
+
+def _repeats(ledger: Ledger, best: Candidate) -> int:
+    """How many trainings of `best` with another seed there are."""
+    return sum(ledger.key(best.config, best.view, c.repeat) == c.key for c in ledger.repeats)
 
 
 def _score(candidate: Candidate) -> float:
