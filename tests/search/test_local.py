@@ -102,6 +102,19 @@ def test_an_overrun_of_the_cap_is_killed(tmp_path: Path, monkeypatch: pytest.Mon
         assert collect(found, 1)["next"].state == "done"
 
 
+@posix
+def test_without_a_cap_a_worker_that_does_nothing_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_IDLE_S", 1.5)
+    with executor(tmp_path) as found:
+        found.submit(segment("hangs", sleep=60.0, cap_s=float("inf")))
+        outcome = collect(found, 1)["hangs"]
+        assert (outcome.state, outcome.reason) == ("lost", "killed: it did no work for 2 s")
+        found.submit(segment("works", do="work", seconds=3.0, cap_s=float("inf")))
+        assert collect(found, 1)["works"].state == "done"
+
+
 def test_a_worker_that_never_starts_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "_STARTUP_S", 0.0)
     with executor(tmp_path) as found:

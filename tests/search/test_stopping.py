@@ -189,10 +189,23 @@ def test_forecasts_put_the_scores_of_all_rungs_on_one_scale() -> None:
     assert trend.forecast(low) == 0.8
     assert trend.learn([(100, 0.6, 0.0), (200, 0.8, 0.0)])
     assert trend.learn([(200, 0.8, 0.0), (400, 0.9, 0.0)])
-    assert trend.forecast(low) == pytest.approx(1 - 0.2 / 4)
-    assert trend.forecast(candidate((100, 0.6), (200, 0.85))) == pytest.approx(1 - 0.15 / 2)
+    odds = (0.1 / 0.9) / (0.4 / 0.6)
+    assert trend.forecast(low) == pytest.approx(1 / (1 + 0.2 / 0.8 * odds))
+    odds = (0.1 / 0.9) / (0.2 / 0.8)
+    assert trend.forecast(candidate((100, 0.6), (200, 0.85))) == pytest.approx(1 / (1 + 0.15 / 0.85 * odds))
     assert trend.forecast(candidate((200, 0.5), (400, 0.7))) == 0.7
     assert not trend.learn([(100, 0.6, 0.0), (200, 0.8, 0.0)]), "nothing new"
+
+
+def test_a_poor_trunk_is_not_forecast_to_come_near_to_a_leader_whose_curve_was_steep() -> None:
+    trend = Trend()
+    leader = [(100, 0.34, 0.01), (200, 0.62, 0.01), (400, 0.93, 0.01), (800, 0.974, 0.01)]
+    for reached in (2, 3, 4):
+        trend.learn(leader[:reached])
+    assert trend.forecast(candidate((100, 0.33))) > 0.9
+    assert trend.forecast(candidate((100, 0.06))) < 0.85
+    assert trend.forecast(candidate((100, 0.0))) < 0.1, "at the floor nothing can be said"
+    assert trend.forecast(candidate((100, -0.2))) < 0.1
 
 
 def test_what_goes_no_further_is_worth_what_it_reached() -> None:

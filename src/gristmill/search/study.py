@@ -208,7 +208,7 @@ class Study:
         of_features = step.kind == "features"
         view = "all" if of_features else step.candidate.view
         name = config_hash(step.config) if of_features else step.candidate.key.partition("-")[0]
-        seed = self.settings.seed + _REPEATED * (0 if of_features else step.candidate.repeat)
+        seed = _seed(step, self.settings)
         widest = max((slot.cpu for slot in slots), default=1)
         return Segment(
             id=f"{name}-{view}-{step.kind}-{step.to_rows}-s{seed}",
@@ -360,16 +360,16 @@ def replay(
     for line in lines:
         if line.kind in ("ask", "refuse", "stop"):
             decided = study._race.decide(study._ledger, line.data["left"], line.data["workers"])
-            if (got := _brief(decided)) != (want := _brief_line(line)):
+            if (got := _brief(decided, study.settings)) != (want := _brief_line(line)):
                 found.append(f"decision {line.seq}: written {want}, decided anew {got}")
         study._fold(line)
     return found
 
 
-def _brief(decided: Step | Refusal | Stop | None) -> object:
+def _brief(decided: Step | Refusal | Stop | None, settings: RaceSettings) -> object:
     if isinstance(decided, Step):
         s, cap = decided, None if math.isinf(decided.cap) else _milliseconds(decided.cap)
-        return (s.kind, dict(s.config), s.from_rows, s.to_rows, list(s.parents), cap)
+        return (s.kind, dict(s.config), _seed(s, settings), s.from_rows, s.to_rows, list(s.parents), cap)
     if isinstance(decided, Stop):
         return decided.reason
     return decided.candidate.key if decided is not None else None
@@ -381,7 +381,13 @@ def _brief_line(line: Line) -> object:
     if line.kind == "refuse":
         return line.data["key"]
     s = line.data["segment"]
-    return (s["kind"], dict(s["config"]), s["from_rows"], s["to_rows"], list(s["parents"]), s["cap_s"])
+    ways = (s["from_rows"], s["to_rows"], list(s["parents"]), s["cap_s"])
+    return (s["kind"], dict(s["config"]), s["seed"], *ways)
+
+
+def _seed(step: Step, settings: RaceSettings) -> int:
+    """Features are the same for every repeat of what reads them."""
+    return settings.seed + _REPEATED * (0 if step.kind == "features" else step.candidate.repeat)
 
 
 def _ask_data(step: Step, segment: Segment, left: float, workers: int, *, new: bool) -> dict[str, Any]:

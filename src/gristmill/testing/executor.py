@@ -25,9 +25,9 @@ LONG = 60.0  # seconds a test waits at most for something that takes millisecond
 
 
 def behave(segment: Segment, context: Mapping[str, Any]) -> Outcome:
-    """Do what the configuration says: `do` is score, fail, memory, disk, noise, sleep, wrong, children, hold
-    (`bytes` for `hold_s` seconds, halved as often as the context says) or die (by SIGKILL, as long as
-    `context["deaths"]`, a folder, holds fewer than `times` marks)."""
+    """Do what the configuration says: `do` is score, fail, memory, disk, noise, sleep, wrong, children, work
+    (for `seconds`), hold (`bytes` for `hold_s` seconds, halved as often as the context says) or die (by
+    SIGKILL, as long as `context["deaths"]`, a folder, holds fewer than `times` marks)."""
     do, config = segment.config.get("do", "score"), segment.config
     time.sleep(float(config.get("sleep", 0.0)))
     if do == "fail":
@@ -39,6 +39,10 @@ def behave(segment: Segment, context: Mapping[str, Any]) -> Outcome:
     if do == "noise":
         print("x" * int(config["bytes"]), flush=True)
         sys.stdin.read()
+    if do == "work":
+        end = time.perf_counter() + float(config["seconds"])
+        while time.perf_counter() < end:
+            pass
     if do == "hold":
         held = b"x" * (int(config["bytes"]) >> int(context.get("halvings", 0)))
         time.sleep(float(config["hold_s"]) if held else 0.0)

@@ -32,6 +32,8 @@ from gristmill.segment import Outcome, Resources, Segment
 
 _STARTUP_S = 120.0  # importing torch on a loaded machine has taken 30 s
 _IMPORTS_S = 15.0  # the first segment of a process may still import what it needs
+_IDLE_S = 300.0  # without a cap (counted segments): a worker that did no work for so long hangs
+_IDLE_WORK_S = 0.05  # CPU seconds; its own threads wake now and then
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _FRUITLESS = 3  # workers in a row that died before they were ready: the next one would, too
 
@@ -189,6 +191,9 @@ class LocalExecutor:
 
     def _look(self) -> None:
         """Twice a second, on the thread of the watch: the driver itself may be busy for seconds."""
+        now = self.clock.now()
+        for worker in self._workers:
+            worker.listen_for_work(now)
         sizes = {w: w.measure() for w in self._workers if w.segment and not w.waits}
         over = [w for w, size in sizes.items() if w.most and size > w.most]
         if not over and sizes and memory.is_low():
@@ -240,6 +245,7 @@ class _Worker:
         self.retry_needs = 0
         self._halvings = 0
         self._peak = 0
+        self._worked = 0.0
         self._stopped: Segment | None = None
 
     # life
@@ -330,6 +336,17 @@ class _Worker:
         )
         return Outcome(id=segment.id, state="oom", reason=reason, seconds=used, peak_memory=self._peak)
 
+    # hanging
+
+    def listen_for_work(self, now: float) -> None:
+        """Put off the end of a segment without a cap for as long as its process works."""
+        process, segment = self._process, self.segment
+        if process is None or segment is None or not self._running or segment.cap_s != float("inf"):
+            return
+        worked = memory.worked(process.pid)
+        if abs(worked - self._worked) >= _IDLE_WORK_S:
+            self._worked, self.kill_at = worked, now + _IDLE_S
+
     # messages
 
     def receive(self, message: _Message, now: float) -> Outcome | None:
@@ -352,7 +369,12 @@ class _Worker:
         """The lost outcome of a segment that has outstayed its cap, its process killed."""
         if self.segment is None or now < self.kill_at:
             return None
-        what = f"did not keep its cap of {self.segment.cap_s:.1f} s" if self._running else "did not start"
+        if not self._running:
+            what = "did not start"
+        elif self.segment.cap_s == float("inf"):
+            what = f"did no work for {_IDLE_S:.0f} s"
+        else:
+            what = f"did not keep its cap of {self.segment.cap_s:.1f} s"
         return self._lose(f"killed: it {what}", now)
 
     def _started(self, error: str | None, now: float) -> Outcome | None:
@@ -370,6 +392,7 @@ class _Worker:
         self._began, self._running = now, True
         self.measure()
         self.kill_at = now + cap + max(5.0, 0.2 * cap) + (0.0 if self._served else _IMPORTS_S)
+        self._worked = -1.0
 
     def _died(self, now: float) -> Outcome | None:
         assert self._process is not None

@@ -7,6 +7,7 @@ nothing is known: every figure is 0 and nothing is refused or stopped.
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -62,6 +63,22 @@ def held(pid: int) -> int:
             with contextlib.suppress(psutil.Error):
                 sizes.append(int(process.memory_info().rss))
     return sum(sizes)
+
+
+def worked(pid: int) -> float:
+    """CPU seconds of a process and all that it started; NaN: gone, or unknown."""
+    try:
+        import psutil
+    except ImportError:
+        return math.nan
+    seconds = math.nan
+    with contextlib.suppress(psutil.Error):
+        root = psutil.Process(pid)
+        seconds = sum(root.cpu_times()[:2])
+        for process in root.children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                seconds += sum(process.cpu_times()[:2])
+    return seconds
 
 
 def _limits() -> Iterator[tuple[int, int]]:
