@@ -577,7 +577,7 @@ CASES = (
     Case(name="hanging-segment", mode="clock", disturb=_with_fault("hang", "lost"), runs=BOTH),
     Case(name="two-drivers", mode="counted", disturb=two_drivers, runs=PICTURES, quick=True),
 )
-"""No hanging segment in counted mode: there segments have no cap, so nothing can tell it from a slow one."""
+"""No hanging segment in counted mode: there it takes five idle minutes to be noticed (`test_local.py`)."""
 
 
 @dataclass(frozen=True, kw_only=True)

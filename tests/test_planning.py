@@ -147,7 +147,8 @@ def test_titles_are_for_people() -> None:
 def test_a_forecast_says_what_more_time_would_buy(bars: Prepared) -> None:
     text = planning.forecast(bars, 60.0, 1.0, 2, pretrained=False).summary()
     assert "1m 00s" in text
-    assert "With more time:" in text
+    assert "With more time (and what that costs):" in text
+    assert "(1m 00s more of 2 cores, 0.067 core hours in all)" in text
     assert "10m 00s" in text
 
 

@@ -34,6 +34,8 @@ from gristmill.search.executors.protocol import Executor
 from gristmill.search.executors.ray import RayExecutor
 from gristmill.search.journal import Journal
 from gristmill.search.lock import RunLock
+from gristmill.search.samplers import DEFAULT, Sampler
+from gristmill.search.samplers import sampler as sampler_named
 from gristmill.search.study import Study
 from gristmill.segment import Outcome, Segment
 
@@ -193,10 +195,15 @@ class _Problem:
     max_size: float | None = None
     segments: int | None = None
     seed: int = 0
+    sampler: str | None = None
 
     @property
     def limits(self) -> Limits:
         return Limits.of(self.max_latency, self.max_size)
+
+    @property
+    def proposer(self) -> Sampler:
+        return sampler_named(self.sampler or DEFAULT)
 
     def read(self, source: Any) -> Source:
         if not isinstance(source, (str, os.PathLike)):
@@ -236,6 +243,7 @@ def fit(
     max_size: float | None = None,
     segments: int | None = None,
     seed: int = 0,
+    sampler: str | None = None,
     fresh: bool = False,
     take_over: bool = False,
     embed_examples: bool = False,
@@ -256,6 +264,8 @@ def fit(
             model may take at most.
         max_size: Megabytes (10^6 bytes) that the bundle may have at most.
         segments: Counted mode: stop after this many segments whatever the clock says; repeatable.
+        sampler: What proposes candidates after the portfolio, by name (`gristmill.search.samplers.sampler`):
+            `tpe` is Optuna's (extra `optuna`). Default: ours.
         embed_examples: Let the report inside the bundle show pictures of the data.
         ray: HOST:PORT of a Ray cluster to train on, or `auto` (see `RayExecutor`); no part of the problem.
         remember: Add what the finished run measured (numbers and configurations only) to a table on this
@@ -282,8 +292,9 @@ def fit(
         max_size=max_size,
         segments=segments,
         seed=seed,
+        sampler=sampler,
     )
-    _ = problem.limits  # refuse nonsense before anything is read
+    _ = problem.limits, problem.proposer  # refuse nonsense before anything is read
     seconds = float("inf") if segments is not None else parse_duration(time)
     planning.check_time(seconds, segments)
     source = problem.read(path)
@@ -438,6 +449,7 @@ def _plan(session: _Session, prepared: Prepared, scan: Scan, cpus: int) -> tuple
         portfolio=plan.portfolio,
         journal=session.journal,
         settings=plan.settings(session.problem.seed, session.problem.segments),
+        sampler=session.problem.proposer,
     )
     keeper = finish.Keeper(
         run=session.run,

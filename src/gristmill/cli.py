@@ -105,6 +105,12 @@ def fit(
         typer.Option("--segments", help="Counted mode: this many segments, repeatable.", metavar="N"),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of everything random.", metavar="N")] = 0,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            "--sampler", help="Proposes candidates: default, gp, mutation, prior, tpe.", metavar="NAME"
+        ),
+    ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Delete an earlier run of this name and start anew.")
     ] = False,
@@ -149,6 +155,7 @@ def fit(
             max_size=max_size,
             segments=segments,
             seed=seed,
+            sampler=sampler,
             fresh=fresh,
             take_over=take_over,
             embed_examples=embed_examples,

@@ -514,9 +514,9 @@ class Forecast:
             "Tried first, in this order (about how long it takes to see one through):",
         ]
         lines += [f"  {format_duration(s):>7}  {title(c)}" for c, s in self._costs(p)]
-        lines.append("With more time:")
+        lines.append("With more time (and what that costs):")
         for seconds, other in self.more:
-            lines.append(f"  {format_duration(seconds):>7}  {self._gain(other)}")
+            lines.append(f"  {format_duration(seconds):>7}  {self._gain(other)} ({self._price(seconds)})")
         return "\n".join([*lines, *self._expected()])
 
     def _expected(self) -> list[str]:
@@ -538,6 +538,11 @@ class Forecast:
     @staticmethod
     def _costs(p: Plan) -> list[tuple[dict[str, Any], float]]:
         return [(config, _whole_cost(p, config)) for config, _ in p.portfolio]
+
+    def _price(self, seconds: float) -> str:
+        more, cores = seconds - self.seconds, self.plan.case.workers
+        busy = f"{cores} cores" if cores > 1 else "one core"
+        return f"{format_duration(more)} more of {busy}, {cores * seconds / 3600.0:.2g} core hours in all"
 
     def _gain(self, other: Plan) -> str:
         words = []

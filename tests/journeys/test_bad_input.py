@@ -71,6 +71,17 @@ def test_a_refused_command_leaves_no_run_behind(tmp_path: Path, capfd: pytest.Ca
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data"]
 
 
+def test_an_unknown_sampler_is_named_with_the_nearest(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code, err = told(
+        capfd, "fit", pictures(tmp_path / "data"), "--sampler", "defualt", "--out", tmp_path / "a.grist"
+    )
+    assert code == 2
+    assert "did you mean default?" in err
+    assert not (tmp_path / "a.run").exists()
+
+
 def test_no_segments_are_no_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     code, err = told(
         capfd, "fit", pictures(tmp_path / "data"), "--segments", "0", "--out", tmp_path / "a.grist"

@@ -74,6 +74,8 @@ def test_the_same_command_again_returns_the_finished_result(made: gristmill.Resu
 def test_another_problem_in_the_same_run_is_refused(made: gristmill.Result, digits: Path) -> None:
     with pytest.raises(RunError, match="seed"):
         gristmill.fit(digits, out=made.bundle, segments=6, from_scratch=True, seed=1)
+    with pytest.raises(RunError, match="sampler"):
+        gristmill.fit(digits, out=made.bundle, segments=6, from_scratch=True, sampler="prior")
 
 
 def test_a_fresh_process_predicts_without_torch(made: gristmill.Result, digits: Path) -> None:

@@ -176,5 +176,5 @@ def test_more_time_is_told_with_what_it_is_expected_to_reach(example) -> None:
         ),
     )
     (step,) = [s for s in improving(report) if "--time 20m" in s.text]
-    assert "its accuracy would become about 91% (90% to 93%) after 20 min and about 92%" in step.text
+    assert "its accuracy would become about 91% (90% to 93%) after 20 min in all and about 92%" in step.text
     assert RunReport.from_json(report.to_json()) == report

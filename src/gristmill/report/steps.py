@@ -128,12 +128,12 @@ def _expected(report: RunReport) -> str:
     name, unit = found["metric"], found.get("unit")
     pieces = [
         f"about {measured(name, p.value, unit)} ({span(name, min(p.low, p.high), max(p.low, p.high), unit)}) "
-        f"after {duration(p.seconds)}"
+        f"after {duration(p.seconds)} in all"
         for p in report.prospects
     ]
     return (
         f"By the course of this search its {name.replace('_', ' ')} would become {listed(pieces)}: "
-        "an estimate from many other searches, right in 8 of 10."
+        "an estimate from how other searches (simulated ones, on tables) went on, right in 8 of 10 of them."
     )
 
 

@@ -1,6 +1,7 @@
 """What to do next: asynchronous successive halving over resumed segments, the portfolio first.
 
-Rungs are absolute numbers of training rows (base, 3 base, 9 base, ...), so more time only adds rungs. What
+Rungs are absolute numbers of training rows (base, base * eta, base * eta**2, ...; eta is 3, and 2 in a run of
+minutes, where few candidates fit), so more time only adds rungs. What
 would take too long to the base enters at a rung below it. Trunks are compared within a rung only; a network
 with pretrained weights below the base goes before those that are not even forecast to come near to what it
 has shown. In order of preference a free slot gets
@@ -28,7 +29,7 @@ from __future__ import annotations
 import random
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gristmill.errors import UsageError
@@ -295,7 +296,7 @@ class Race:
                 return  # its features are being computed
             entry = self._entry(ledger, candidate, left, exempt)
             if isinstance(entry, Step):
-                yield entry
+                yield replace(entry, why=f"{entry.why}, smaller than what was refused")
                 return
 
     def _second_look(self, ledger: Ledger, left: float) -> Iterator[Step]:

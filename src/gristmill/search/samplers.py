@@ -219,8 +219,9 @@ def _tree_parzen() -> Sampler:
     return OptunaSampler()
 
 
+DEFAULT = "default"
 _NAMED: dict[str, Callable[[], Sampler]] = {
-    "default": default_sampler,
+    DEFAULT: default_sampler,
     "prior": Prior,
     "mutation": lambda: Mixture(parts=((1.0, Mutation()), (0.0, Prior()))),
     "gp": _gaussian_process,
