@@ -73,7 +73,7 @@ def test_trunks_climb_rung_by_rung_and_cool_down_beside() -> None:
         for cooldown in (s for s in way if s.kind == "cooldown"):
             trunk = next(t for t in trains if t.to_rows == cooldown.from_rows)
             assert cooldown.parents == (trunk.id,)
-            assert 1.3 <= cooldown.to_rows / trunk.to_rows <= 1.9
+            assert 1.3 <= cooldown.to_rows / trunk.to_rows <= 2.5
     assert sum(s.kind == "cooldown" for s in asked) >= 1
 
 
@@ -114,13 +114,13 @@ def test_what_no_rung_fits_into_goes_into_longer_cooldowns(seconds: float) -> No
         assert not [o for o in found.outcomes.values() if o.state == "cut"]
         return max(s.to_rows for s in asked if s.kind == "cooldown"), min(ends)
 
-    (rows, _), (plain, _) = last(3.0), last(1.0)
+    (rows, _), (plain, _) = last(5.0), last(1.0)
     assert rows >= plain
 
 
 def test_a_longer_cooldown_never_takes_the_time_of_a_rung() -> None:
     climbed = []
-    for stretch in (1.0, 3.0):
+    for stretch in (1.0, 5.0):
         found = study(portfolio=NETS, stretch=stretch)
         drive(found, seconds=150)
         climbed.append(max(t.rows for t in found.trials if t.cooled))

@@ -72,9 +72,10 @@ class RaceSettings:
     """Ask exactly this many segments, without looking at any clock; None: until the time is used."""
     cooldown: float = 0.3
     """Length of a cooldown as a share of its trunk's rows."""
-    stretch: float = 3.0
+    stretch: float = 5.0
     """A cooldown is up to this many times as long where the time allows it and no further rung fits: at equal
-    rows it is as good (0.682 against 0.680, see `training.recipe`), so what is left goes into more rows."""
+    rows it is as good (0.682 against 0.680, see `training.recipe`), so what is left goes into more rows. Five
+    times is what is left where the next of rungs twice apart, with its cooldown, does not quite fit."""
     portfolio_share: float = 0.3
     """Part of the slots' time that may go into first segments of the portfolio before promotions."""
     entry_share: float = 0.15
