@@ -1,8 +1,9 @@
 """A driver to be killed: a search over segments of a few milliseconds.
 
-    python search_driver.py FOLDER COUNTED|SECONDS
+    python search_driver.py FOLDER COUNTED|SECONDS [SLEEP [IDLE]]
 
-`COUNTED` is a whole number of segments, `SECONDS` a time such as `3s`.
+`COUNTED` is a whole number of segments, `SECONDS` a time such as `3s`. `SLEEP`: seconds of a segment; `IDLE`:
+after so many without work a counted segment hangs.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from gristmill.errors import GristmillError  # noqa: E402
 from gristmill.search import Journal, LocalExecutor, RunLock  # noqa: E402
+from gristmill.search.executors import local  # noqa: E402
 from gristmill.segment import Outcome, Segment  # noqa: E402
 from search import simulation  # noqa: E402
 
@@ -42,8 +44,9 @@ def work(segment: Segment, context: Mapping[str, Any]) -> Outcome:
     return outcome
 
 
-def main(folder: Path, amount: str, sleep: float = 0.01) -> int:
+def main(folder: Path, amount: str, sleep: float = 0.01, idle: float = 300.0) -> int:
     """Search until the count or the time is used, then print the best score."""
+    local._IDLE_S = idle
     for name in ("pids", "outcomes", "runs"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     try:

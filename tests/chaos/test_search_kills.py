@@ -20,10 +20,10 @@ COUNT = "24"
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 
 
-def start(folder: Path, amount: str, sleep: float = 0.01) -> subprocess.Popen[str]:
+def start(folder: Path, amount: str, sleep: float = 0.01, idle: float = 300.0) -> subprocess.Popen[str]:
     """The driver, already searching."""
     process = subprocess.Popen(
-        [sys.executable, str(DRIVER), str(folder), amount, str(sleep)],
+        [sys.executable, str(DRIVER), str(folder), amount, str(sleep), str(idle)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -109,6 +109,41 @@ def test_three_kills_of_workers_change_no_decision(tmp_path: Path, undisturbed: 
     lost = [line for line in written if line.kind == "lost"]
     assert 1 <= len(lost) <= 3
     assert all("SIGKILL" in line.data["reason"] for line in lost)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_ends_the_driver_changes_no_decision(
+    tmp_path: Path, undisturbed: list[bytes], number: signal.Signals
+) -> None:
+    process = start(tmp_path, COUNT)
+    wait_for(lambda: lines(tmp_path) >= 9)
+    process.send_signal(number)
+    process.communicate()
+    assert process.returncode != 0
+    code, _, err = finish(start(tmp_path, COUNT))
+    assert code == 0, err
+    assert decision_bytes(read(tmp_path / "journal")) == undisturbed
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_segment_that_hangs_is_asked_again_and_changes_no_decision(
+    tmp_path: Path, undisturbed: list[bytes]
+) -> None:
+    def at_work() -> list[int]:
+        """Who began a segment, each of a tenth of a second at least, a moment ago."""
+        marks = [path for path in (tmp_path / "pids").iterdir() if time.time() - path.stat().st_mtime < 0.03]
+        return [int(path.name) for path in marks if alive(int(path.name))]
+
+    process = start(tmp_path, COUNT, sleep=0.1, idle=1.5)
+    found: list[int] = []
+    wait_for(lambda: lines(tmp_path) > 5 and (found.extend(at_work()) or found))
+    os.kill(found[0], signal.SIGSTOP)
+    code, _, err = finish(process)
+    assert code == 0, err
+    written = read(tmp_path / "journal")
+    assert decision_bytes(written) == undisturbed
+    lost = [line for line in written if line.kind == "lost"]
+    assert [line.data["reason"] for line in lost] == ["killed: it did no work for 2 s"]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
