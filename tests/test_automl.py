@@ -9,25 +9,13 @@ import numpy as np
 import pytest
 
 from gristmill import automl, finish
-from gristmill.automl import Event, _owned, _Problem, check_room
+from gristmill.automl import _owned, _Problem, check_room
 from gristmill.deadline import Deadline, VirtualClock
 from gristmill.errors import Interrupted, ResourceError
 from gristmill.run import locate
 from gristmill.search.journal import Journal
 from gristmill.segment import Outcome, Segment
 from gristmill.training import checkpoint
-
-
-@pytest.mark.parametrize(
-    ("left", "line"),
-    [
-        (125.0, "[ 2m 05s left] reading"),
-        (-3.0, "[     0s left] reading"),
-        (float("inf"), "reading"),
-    ],
-)
-def test_a_line_says_the_time_left_where_there_is_a_deadline(left: float, line: str) -> None:
-    assert Event(kind="step", text="reading", spent=0.0, left=left).line() == line
 
 
 def test_a_full_disk_stops_the_run_before_the_search_learns_of_it() -> None:

@@ -21,20 +21,20 @@ _os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from gristmill.automl import Result as Result
     from gristmill.automl import audit as audit
     from gristmill.automl import fit as fit
     from gristmill.automl import plan as plan
     from gristmill.deployment.runtime import Model as Model
     from gristmill.deployment.runtime import Prediction as Prediction
     from gristmill.deployment.runtime import load as load
+    from gristmill.results import Result as Result
     from gristmill.trials import history as history
 
 _HOMES = {
     "fit": "gristmill.automl",
     "plan": "gristmill.automl",
     "audit": "gristmill.automl",
-    "Result": "gristmill.automl",
+    "Result": "gristmill.results",
     "history": "gristmill.trials",
     "load": "gristmill.deployment.runtime",
     "Model": "gristmill.deployment.runtime",

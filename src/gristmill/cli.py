@@ -17,7 +17,7 @@ from gristmill.errors import GristmillError, UsageError, of_the_disk
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from gristmill.automl import Event
+    from gristmill.results import Event
 
 # Typer carries its own copy of click: the base of its usage errors is reached through BadParameter.
 _USAGE: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")

@@ -40,7 +40,6 @@ from gristmill.search.journal import Journal
 from gristmill.search.study import Study
 from gristmill.segment import Artefact, Outcome, Segment
 from gristmill.training import checkpoint
-from gristmill.training.folds import DEPLOYED
 
 Say = Callable[..., None]
 AGREEMENT_ROWS = 500
@@ -198,7 +197,7 @@ def _intact(uri: str, sha256: str) -> bool:
 
 
 def _deployed(outcome: Outcome, prepared: Prepared) -> np.ndarray:
-    role = DEPLOYED if DEPLOYED in outcome.artefacts else "predictions"
+    role = checkpoint.DEPLOYED if checkpoint.DEPLOYED in outcome.artefacts else "predictions"
     return _outputs(outcome, prepared, role)[: len(prepared.parts.valid)]
 
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gristmill.automl import Event, Result, fit
+from gristmill.automl import fit
 from gristmill.errors import ResourceError, VerificationError
+from gristmill.results import Event, Result
 
 
 @dataclass(frozen=True, kw_only=True)

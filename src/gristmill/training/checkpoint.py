@@ -24,6 +24,9 @@ VERSION = 1
 REPEATABLE = ("done", "cut", "diverged")
 """Outcomes that a repeat of the same segment would reach again; the others are tried anew."""
 
+DEPLOYED = "deployed"
+"""Role, among the artefacts, of what the deployed model itself says on valid; written with folds only."""
+
 AVERAGED = "average."
 """Prefix of the averaged weights among a checkpoint's tensors."""
 

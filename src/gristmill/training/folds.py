@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
 WHOLE = "whole"
 """Folder of the model that learns from all rows."""
-DEPLOYED = "deployed"
-"""Role of the deployed model's own predictions on valid."""
-
 Work = Callable[..., Outcome]
 
 
@@ -162,7 +159,7 @@ def _joined(segment: Segment, prepared: Prepared, folder: Path, done: Mapping[st
     artefacts = {
         "predictions": outcomes.saved_predictions(folder, outputs, scale),
         "checkpoint": whole.artefacts["checkpoint"],
-        DEPLOYED: whole.artefacts["predictions"],
+        checkpoint.DEPLOYED: whole.artefacts["predictions"],
     }
     if segment.kind == "train":
         artefacts |= {name: o.artefacts["checkpoint"] for name, o in done.items() if name != WHOLE}
