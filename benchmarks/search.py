@@ -23,7 +23,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from engine import race
 from lcbench import Lcbench
 from rivals import RIVALS, SmacSearch, simulate
 
-from gristmill.search.samplers import Mixture, Mutation, Prior
+from gristmill.search.samplers import Mixture, Mutation, Prior, Sampler, default_sampler, sampler
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "search.jsonl"
@@ -45,16 +45,22 @@ GRID = (1, 2, 3, 4, 5, 7, 10, 14, 20, 28, 38, 50)
 """Times, in full trainings, at which the longest run is looked at."""
 HALF = Mixture(parts=((0.5, Mutation()), (0.5, Prior())))
 """The proposals without their quarter from a Gaussian process."""
-OURS = {
-    "cold": (False, None),
-    "warm": (True, None),
-    "cold without gp": (False, HALF),
-    "warm without gp": (True, HALF),
+ADAPTED = "cold with Optuna's TPE"
+OURS: dict[str, tuple[bool, Callable[[], Sampler]]] = {
+    "cold": (False, default_sampler),
+    "warm": (True, default_sampler),
+    "cold without gp": (False, lambda: HALF),
+    "warm without gp": (True, lambda: HALF),
+    ADAPTED: (False, lambda: sampler("tpe")),
 }
-"""Whether there is a portfolio, and the sampler (None: the default one)."""
+"""Whether there is a portfolio, and the sampler."""
+VARIANTS = ("cold without gp", "warm without gp", ADAPTED)
+"""Of ours; they take no place in the ranking."""
 METHODS = (*OURS, *RIVALS, "smac")
-HORIZON = {"gp": 20, "smac": 20}
-"""Rivals whose own work is slow are run to fewer trainings."""
+HORIZON = {"gp": 20, "smac": 20, ADAPTED: 20}
+"""Methods whose own work is slow are run to fewer trainings."""
+HORIZON_OF_TWO = 20
+"""And all with two workers, to keep the whole under 40 minutes."""
 CEILING = 3.0
 """A regret beyond this counts as this, so that one broken start does not drown the mean."""
 SIMULATIONS = 300
@@ -99,7 +105,7 @@ def cell(
     """Regrets of one method on one task: by seed and budget, and along the longest run."""
     began = time.monotonic()
     scale = world.scale(task)
-    budgets = [b for b in BUDGETS if b <= HORIZON.get(method, BUDGETS[-1])]
+    budgets = [b for b in BUDGETS if b <= _horizon(method, workers)]
     reached, along = [], []
     for seed in range(seeds):
         if method in OURS:
@@ -111,7 +117,7 @@ def cell(
                     workers=workers,
                     seed=seed,
                     warm=OURS[method][0],
-                    sampler=OURS[method][1],
+                    sampler=OURS[method][1](),
                 )[0]
                 for b in budgets
             ]
@@ -187,7 +193,7 @@ def _regret_claims(cells: dict[Any, Cell]) -> Iterator[dict[str, Any]]:
         for measure, zero in (("regret", "best known"), ("mild_regret", "best of 1,500 random")):
             for method in METHODS:
                 table = _by_task(cells, method, workers, measure)
-                for i, budget in enumerate(b for b in BUDGETS if b <= HORIZON.get(method, 50)):
+                for i, budget in enumerate(b for b in BUDGETS if b <= _horizon(method, workers)):
                     if table is None:
                         continue
                     values = table[:, i]
@@ -200,8 +206,8 @@ def _regret_claims(cells: dict[Any, Cell]) -> Iterator[dict[str, Any]]:
 
 def _rank_claims(cells: dict[Any, Cell]) -> Iterator[dict[str, Any]]:
     for i, budget in enumerate(BUDGETS):
-        tables = {m: _by_task(cells, m, 1) for m in METHODS if budget <= HORIZON.get(m, 50)}
-        known = {m: t[:, i] for m, t in tables.items() if t is not None and "without" not in m}
+        tables = {m: _by_task(cells, m, 1) for m in METHODS if budget <= _horizon(m, 1)}
+        known = {m: t[:, i] for m, t in tables.items() if t is not None and m not in VARIANTS}
         if "warm" not in known or len(known) < 2 or len({len(v) for v in known.values()}) > 1:
             continue
         places = ranks(np.stack(list(known.values())))
@@ -277,7 +283,7 @@ def _methods(options: argparse.Namespace) -> Iterator[str]:
     for method in METHODS:
         if not _wanted(options, method):
             continue
-        ours = method in OURS or method in ("smac", "random", "resumed halving")
+        ours = (method in OURS and method != ADAPTED) or method in ("smac", "random", "resumed halving")
         if not ours and importlib.util.find_spec("optuna") is None:
             print(f"skipped: {method} needs optuna (pip install optuna)", file=sys.stderr)
             continue
@@ -288,6 +294,10 @@ def _methods(options: argparse.Namespace) -> Iterator[str]:
             print(f"skipped in a quick run: {method}", file=sys.stderr)
             continue
         yield method
+
+
+def _horizon(method: str, workers: int) -> int:
+    return min(HORIZON.get(method, BUDGETS[-1]), BUDGETS[-1] if workers == 1 else HORIZON_OF_TWO)
 
 
 def _wanted(options: argparse.Namespace, method: str) -> bool:
@@ -320,7 +330,7 @@ def _arguments() -> argparse.Namespace:
     shared = os.environ.get("GRISTMILL_SHARED", str(HERE.parents[1] / "shared"))
     parser.add_argument("--tables", default=shared + "/search-tables")
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--workers", type=lambda x: [int(w) for w in x.split(",")], default=[1, 2])
     parser.add_argument("--only", default="", help=f"of {', '.join(METHODS)}, deadline; separated by commas")
     parser.add_argument("--smac", default="", help="an interpreter that has smac")
