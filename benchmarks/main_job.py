@@ -48,13 +48,15 @@ class Set:
     lower_is_better: bool = False
     wall: int | None = None
     """Most seconds of wall clock, where more than fitting is timed; else the deadline's own rule holds."""
+    memory: int | None = None
+    """Most MiB that all processes may hold together, where that is judged; preparing again is timed there."""
 
 
 QUICKSTART = "quickstart"
 """The set that comes along: digits written, fitted, verified and predicted by one command."""
 SETS = (
     Set(name=QUICKSTART, path="", metric="accuracy", bar=0.97, seconds=90, wall=180),
-    Set(name="cifar10-12k", path="cifar10-12k", metric="accuracy", bar=0.79, seconds=180),
+    Set(name="cifar10-12k", path="cifar10-12k", metric="accuracy", bar=0.79, seconds=180, memory=2048),
     Set(name="trashnet-320", path="trashnet-320", metric="accuracy", bar=0.88, seconds=180),
     Set(name="pneumoniamnist", path="pneumoniamnist", metric="balanced_accuracy", bar=0.82, seconds=180),
     Set(name="gtsrb-mini", path="gtsrb-mini", metric="accuracy", bar=0.93, seconds=180),
@@ -82,6 +84,8 @@ DEADLINE_CELLS = (
     ("trashnet-320", 600),
 )
 """Cells that are run for the deadline alone; the score cells count for it too."""
+HELP_S, PREPARED_AGAIN_S = 0.4, 2.0
+"""`gristmill --help`, the quickest of five; reading and preparing data that an earlier run has prepared."""
 OWN_WORK, OWN_WORK_FROM_S = 0.05, 180
 """The driver's own work may take this part of a search of so many seconds or more."""
 
@@ -104,7 +108,8 @@ def main() -> int:
         for row in new:
             _print(row, options.json)
     wanted = [r for r in rows if not options.quick or r["mode"] == "quick"]
-    return 0 if all(r["ok"] for r in wanted) else 1
+    newest = {(r["set"], r["time_s"], r["mode"], r["claim"]): r for r in wanted}
+    return 0 if all(r["ok"] for r in newest.values()) else 1
 
 
 def run_cell(
@@ -130,8 +135,12 @@ def run_cell(
             ]
         result = json.loads(out)
         early = _verifies(work / "early.grist", env)
-        own = own_work(work)
-        return _claims(chosen, seconds, options, result, wall, watch.peak, early, openings, own)
+        measured = {
+            "own": own_work(work),
+            "again_s": None if chosen.memory is None else _prepared_again(command, work, env),
+            "help_s": _help(env) if chosen.name == QUICKSTART else None,
+        }
+        return _claims(chosen, seconds, options, result, wall, watch.peak, early, openings, **measured)
 
 
 def _claims(
@@ -143,7 +152,10 @@ def _claims(
     peak: int,
     early: bool,
     openings: int,
+    *,
     own: float | None,
+    again_s: float | None,
+    help_s: float | None,
 ) -> list[dict[str, Any]]:
     interval = result["evaluation"]["metrics"][chosen.metric]
     value, low, high = (float(interval[k]) for k in ("value", "low", "high"))
@@ -156,12 +168,21 @@ def _claims(
     allowed = max(0.02 * seconds, 3.0) if chosen.wall is None else chosen.wall - seconds
     rows = [make("overshoot_s", round(over, 2), None, allowed, over <= allowed)]
     rows.append(make("bundle by the first tenth verifies", float(early), None, 1.0, early))
+    if chosen.memory is not None:
+        held = peak >> 20
+        rows.append(make("peak memory, MiB", held, None, chosen.memory, held <= chosen.memory))
+    for name, value, bar in (
+        ("preparing again", again_s, PREPARED_AGAIN_S),
+        ("gristmill --help", help_s, HELP_S),
+    ):
+        if value is not None:
+            rows.append(make(f"{name}, seconds", value, None, bar, value < bar))
     if own is not None and seconds >= OWN_WORK_FROM_S:
         rows.append(make("own work of the driver while searching", own, None, OWN_WORK, own <= OWN_WORK))
     if seconds >= chosen.seconds:
         ok = value <= chosen.bar if chosen.lower_is_better else value >= chosen.bar
         rows.append(make(chosen.metric, value, [low, high], chosen.bar, ok or bool(options.inner)))
-        rows.append(_against_traditional(make, chosen, result, value, low, high))
+        rows.append(_against_traditional(make, result))
     return rows
 
 
@@ -175,15 +196,43 @@ def own_work(work: Path) -> float | None:
     return None
 
 
-def _against_traditional(
-    make: Any, chosen: Set, result: dict[str, Any], value: float, low: float, high: float
-) -> Any:
+def _prepared_again(command: list[str], work: Path, env: dict[str, str]) -> float:
+    """Seconds from the first word of a second run on the same data to the start of its planning."""
+    second = [*("again.grist" if word == "model.grist" else word for word in command), "--segments", "1"]
+    process = subprocess.Popen(
+        second, cwd=work, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    spent = []
+    for event in map(json.loads, process.stderr):
+        spent.append(float(event["spent"]))
+        if event["text"].startswith("measuring this machine"):
+            break
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    return round(spent[-1] - spent[0], 2)
+
+
+def _help(env: dict[str, str]) -> float:
+    """Seconds of the quickest of five."""
+
+    def once() -> float:
+        began = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "gristmill", "--help"], env=env, capture_output=True, check=True
+        )
+        return time.perf_counter() - began
+
+    return round(min(once() for _ in range(5)), 3)
+
+
+def _against_traditional(make: Any, result: dict[str, Any]) -> Any:
+    """The gain, paired on the rows of the test part."""
     if result["traditional"] is None:  # there was no time for it: the claim is not shown
         return make("minus the traditional model", 0.0, None, 0.0, False)
-    other = float(result["traditional"])
-    sign = -1.0 if chosen.lower_is_better else 1.0
-    gains = sorted(round(sign * (x - other), 5) for x in (low, high))
-    return make("minus the traditional model", round(sign * (value - other), 5), gains, 0.0, gains[1] >= 0)
+    gap = {k: round(float(v), 5) for k, v in result["difference"].items()}
+    interval = [gap["low"], gap["high"]]
+    return make("minus the traditional model", gap["value"], interval, 0.0, gap["high"] >= 0)
 
 
 def _command(chosen: Set, seconds: int, options: argparse.Namespace, work: Path) -> list[str]:

@@ -447,6 +447,7 @@ def _finish(
         audit=audited.to_json(),
         headline=made.headline,
         traditional=made.traditional,
+        difference=made.difference,
     )
     budget = None if session.problem.segments is not None else session.deadline.total
     write_json(session.run.result, {**result.to_json(), "budget": budget})

@@ -120,6 +120,7 @@ class Made:
     headline: str
     leaderboard: Sequence[Mapping[str, Any]]
     traditional: float | None
+    difference: Mapping[str, float] | None
 
 
 # ---------------------------------------------------------------- in the worker
@@ -659,6 +660,7 @@ def conclude(
         headline=headline(record),
         leaderboard=[asdict(c) for c in record.leaderboard],
         traditional=None if rival is None else float(rival.metrics[judged.metric]["value"]),
+        difference=None if rival is None else rival.difference,
     )
 
 

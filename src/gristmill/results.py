@@ -66,6 +66,8 @@ class Result:
     headline: str
     traditional: float | None = None
     """The metric of the traditional model (boosted trees; HOG + linear) on the same rows, when measured."""
+    difference: Mapping[str, float] | None = None
+    """How much better this one is than that one, paired on the same rows: value, low, high (95 %)."""
     reused: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -79,6 +81,7 @@ class Result:
             "spent": round(self.spent, 2),
             "headline": self.headline,
             "traditional": self.traditional,
+            "difference": None if self.difference is None else dict(self.difference),
             "evaluation": self.evaluation.to_json(),
             "leaderboard": [dict(r) for r in self.leaderboard],
             "audit": dict(self.audit),
@@ -99,6 +102,7 @@ class Result:
             audit=record["audit"],
             headline=record["headline"],
             traditional=record.get("traditional"),
+            difference=record.get("difference"),
         )
 
     def summary(self) -> str:
