@@ -34,7 +34,7 @@ import rowfile
 from main_job import HERE, LIBRARIES
 
 import gristmill
-from gristmill import automl, planning
+from gristmill import automl, planning, reading
 from gristmill.search.executors.local import LocalExecutor
 from gristmill.segment import Outcome, Resources, Segment
 
@@ -65,7 +65,7 @@ def main() -> int:
     if not options.table:
         import torch  # noqa: F401  so that no cell pays for it
 
-        planning.LONGEST = SIDE
+        reading.LONGEST = SIDE
         planning._sides = lambda *_: {"lite0": SIDE, "hog": SIDE}
         automl._executor = lambda session: _Here(session)  # type: ignore[assignment, arg-type]
         known = {_key(r) for r in rows}

@@ -33,7 +33,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import rowfile  # noqa: E402
 from sets import SETS, MetaSet, read  # noqa: E402
 
-from gristmill import data, experience, planning  # noqa: E402
+from gristmill import data, experience, planning, reading  # noqa: E402
 from gristmill.data.prepare import Prepared  # noqa: E402
 from gristmill.models import catalog  # noqa: E402
 from gristmill.search.portfolio import load as load_portfolio  # noqa: E402
@@ -238,7 +238,7 @@ def _perform(record: Mapping[str, Any], run: str) -> tuple[dict[str, Any], float
 
 def prepared_of(chosen: MetaSet, data_folder: Path, work: Path) -> Prepared:
     source = read(chosen, data_folder, work)
-    scan = data.scan(source, longest=planning.LONGEST, threads=1)
+    scan = data.scan(source, longest=reading.LONGEST, threads=1)
     audit = data.audit(source, scan)
     return data.prepare(source, scan, audit, data.split(source, audit, seed=0), work / "prepared")
 

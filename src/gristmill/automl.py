@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from gristmill import data, experience, finish, planning
+from gristmill import data, experience, finish, planning, reading
 from gristmill.data._cache import cache_root
 from gristmill.data.audit import Audit
 from gristmill.data.prepare import Prepared, Scan
@@ -41,6 +41,8 @@ from gristmill.segment import Outcome, Segment
 
 BAD_SHARE = 0.05
 """Training goes on while at most this share of the files is unreadable."""
+SAY_S = 5.0
+"""Between two words about how far reading is."""
 CLOCK_S = 2.0
 """A killed driver leaves at most about so many seconds of its search uncounted."""
 
@@ -171,13 +173,16 @@ def fit(
         if (done := _finished(run, seconds)) is not None:
             return done
         spent = _time.monotonic() - began + finish.spent_before(journal)
+        deadline = Deadline.after(seconds, already_spent=spent)
+        how = _reading(run, source, deadline)
         session = _Session(
             run=run,
             problem=problem,
-            source=source,
+            source=how.of(source),
+            longest=how.longest,
             journal=journal,
             interrupts=interrupts,
-            deadline=Deadline.after(seconds, already_spent=spent),
+            deadline=deadline,
             progress=progress,
             embed_examples=embed_examples,
             ray=ray,
@@ -198,6 +203,7 @@ class _Session:
     run: Run
     problem: _Problem
     source: Source
+    longest: int
     journal: Journal
     interrupts: Interrupts
     deadline: Deadline
@@ -228,7 +234,7 @@ def _prepare(session: _Session) -> tuple[Prepared, Scan, Audit]:
     tell("step", source.layout)
     for note in source.notes:
         tell("note", note)
-    scan = _scan(source, session.deadline, lambda text: tell("step", text))
+    scan = _scan(source, session.longest, lambda text: tell("step", text))
     audit = data.audit(source, scan)
     for f in audit.findings:
         if f.severity != "info":
@@ -240,10 +246,28 @@ def _prepare(session: _Session) -> tuple[Prepared, Scan, Audit]:
     return data.prepare(source, scan, audit, parts, session.run.prepared), scan, audit
 
 
-def _scan(source: Source, deadline: Deadline | None, say: Callable[[str], None]) -> Scan:
-    longest = planning.store_size(source, deadline)
-    say(f"reading {source.rows} {'pictures' if source.task.has_images else 'rows'}")
-    return data.scan(source, longest=longest, threads=planning.cores())
+def _reading(run: Run, source: Source, deadline: Deadline) -> reading.Reading:
+    """Decided once: a run that goes on reads what it read before, however much time it is given."""
+    if run.reading.exists():
+        return reading.Reading.from_json(read_json(run.reading))
+    found = reading.decide(source, deadline, planning.cores())
+    write_json(run.reading, found.to_json())
+    return found
+
+
+def _scan(source: Source, longest: int, say: Callable[[str], None]) -> Scan:
+    """Read every row once, and say every few seconds how far it is."""
+    what = "pictures" if source.task.has_images else "rows"
+    say(f"reading {source.rows} {what}")
+    latest = _time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal latest
+        if _time.monotonic() - latest >= SAY_S and done < total:
+            latest = _time.monotonic()
+            say(f"reading {what}: {done:,} of {total:,}")
+
+    return data.scan(source, longest=longest, threads=planning.cores(), progress=progress)
 
 
 def _check_quarantine(source: Source, scan: Scan) -> None:
@@ -483,7 +507,9 @@ def audit(
         task=task,
     )
     source = problem.read(path)
-    scan = _scan(source, None, _sayer(progress))
+    how = reading.decide(source, None, planning.cores())
+    source = how.of(source)
+    scan = _scan(source, how.longest, _sayer(progress))
     return AuditResult(source=source, audit=data.audit(source, scan))
 
 
@@ -520,7 +546,9 @@ def plan(
     planning.check_time(seconds)
     deadline = Deadline.after(seconds)
     source = problem.read(path)
-    scan = _scan(source, deadline, _sayer(progress))
+    how = reading.decide(source, deadline, planning.cores())
+    source = how.of(source)
+    scan = _scan(source, how.longest, _sayer(progress))
     audited = data.audit(source, scan)
     with tempfile.TemporaryDirectory(prefix="gristmill-") as folder:
         prepared = data.prepare(source, scan, audited, data.split(source, audited, seed=seed), Path(folder))

@@ -34,7 +34,7 @@ from gristmill.limits import NO_LIMITS, Limits
 from gristmill.models import catalog
 from gristmill.models.weights import LITE0
 from gristmill.report import Rival, headline, render
-from gristmill.run import Run, write_bytes, write_json
+from gristmill.run import Run, read_json, write_bytes, write_json
 from gristmill.search.executors.protocol import Executor
 from gristmill.search.journal import Journal
 from gristmill.search.study import Study
@@ -328,7 +328,13 @@ def agreement(model: runtime.Model, choice: Choice, source: Source, prepared: Pr
 
 
 def write(
-    keeper: Keeper, choice: Choice, path: Path, *, report: str = "", test: Evaluation | None = None
+    keeper: Keeper,
+    choice: Choice,
+    path: Path,
+    *,
+    report: str = "",
+    test: Evaluation | None = None,
+    weights: bool = False,
 ) -> Path:
     """Write the bundle of a choice to `path`, atomically and verified; returns `path`."""
     prepared, run = keeper.prepared, keeper.run
@@ -352,8 +358,21 @@ def write(
         licences=[LITE0.notice] if pretrained else [],
         report_html=report,
         name=run.output.stem,
+        weights=_weights(choice) if weights else None,
     )
     return path
+
+
+def _weights(choice: Choice) -> dict[str, np.ndarray]:
+    """The tensors of the networks among the members, named `model-0/` and so on as in a `state_dict`."""
+    found: dict[str, np.ndarray] = {}
+    for number, (candidate, _) in enumerate(choice.members):
+        if catalog.family(candidate.config["family"]).learner == "network":
+            segment = candidate.folder.parent
+            outcome = Outcome.from_json(read_json(segment / "outcome.json")["outcome"])
+            tensors = checkpoint.deployable(outcome, near=segment.parent).tensors
+            found |= {f"model-{number}/{name}": values for name, values in tensors.items()}
+    return found
 
 
 def _uses_weights(config: Mapping[str, Any]) -> bool:
@@ -650,7 +669,8 @@ def conclude(
     write_bytes(keeper.run.report, render(record).encode())
     write_json(keeper.run.folder / "report.json", record.to_json())
     inside = render(record if embed_examples else record.without_examples())
-    write(keeper, choice, draft, report=inside, test=test)
+    unlimited = math.isinf(keeper.plan.limits.size)
+    write(keeper, choice, draft, report=inside, test=test, weights=unlimited)
     if draft.stat().st_size > keeper.plan.limits.size:
         write(keeper, choice, draft, test=test)
     os.replace(draft, keeper.run.output)

@@ -13,7 +13,6 @@ from typing import Any
 
 from gristmill.data import image
 from gristmill.data.prepare import Prepared
-from gristmill.data.source import Source
 from gristmill.deadline import Deadline, format_duration
 from gristmill.errors import DataError, UsageError
 from gristmill.evaluation.metrics import floor, metric
@@ -31,7 +30,6 @@ from gristmill.training.recipe import from_config, parameters_of, without_twins
 
 MINIMUM_S = 10.0
 """A command with less time than this cannot import torch, read the data and verify a bundle."""
-LONGEST = 224
 """Longest side in pixels that is ever stored: the size the embedded weights were trained at."""
 
 
@@ -50,17 +48,6 @@ def check_time(seconds: float, segments: int | None = None) -> None:
             got=f"{seconds:g} s",
             next_step="use --time 1m",
         )
-
-
-def store_size(source: Source, deadline: Deadline | None) -> int:
-    """Longest side in pixels at which pictures are stored: what the plan can use at most.
-
-    Below half a minute, or with very many pictures for the time, 128 px: decoding and features of
-    larger ones could not be paid.
-    """
-    if deadline is None or deadline.total == float("inf"):
-        return LONGEST
-    return LONGEST if deadline.total / max(1, source.rows) > 0.004 or deadline.total >= 600 else 128
 
 
 def title(config: Config, repeat: int = 0) -> str:

@@ -3,6 +3,7 @@
 NAME.run/
   run.json        identity and options of the problem
   journal.jsonl   everything that was asked and came back
+  reading.json    how much of the data is read, and how large
   portfolio.json  what is tried first, as it was decided when the run began
   prepared/       parts, targets, views (row ids; the pictures lie in the shared store)
   segments/ID/    checkpoint, predictions, deployable member, outcome.json
@@ -46,6 +47,11 @@ class Run:
     def portfolio(self) -> Path:
         """What is tried first, in the order that was decided when the run began."""
         return self.folder / "portfolio.json"
+
+    @property
+    def reading(self) -> Path:
+        """How much of the data is read, and how large, as it was decided when the run began."""
+        return self.folder / "reading.json"
 
     @property
     def prepared(self) -> Path:

@@ -15,8 +15,8 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "gristmill"
 VOCABULARY = {"errors", "task", "space", "segment", "deadline", "device"}
 STEPS = {"data", "models", "search", "training", "evaluation", "deployment"}
 CONDUCTOR = {
-    *("automl", "experience", "finish", "interrupts", "limits", "narrative", "planning", "results"),
-    *("run", "scoring", "trials"),
+    *("automl", "experience", "finish", "interrupts", "limits", "narrative", "planning", "reading"),
+    *("results", "run", "scoring", "trials"),
 }
 FACES = {"cli", "sklearn", "doctor", "quickstart", "__main__"}
 

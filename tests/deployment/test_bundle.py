@@ -45,6 +45,21 @@ def test_inspect_tells_what_is_inside(made: Mapping[str, Path]) -> None:
     assert "report.html" in found["files"] and found["sha256"] == bundle.digest(made["pictures"])
 
 
+def test_weights_come_along_when_they_are_given(tmp_path: Path) -> None:
+    from safetensors.numpy import load
+
+    path, member = tmp_path / "m.grist", picture_member(tmp_path / "m")
+    tensors = {"model-0/head.weight": np.arange(6, dtype=np.float32).reshape(2, 3).T}
+    bundle.write(path, task=picture_task(), members=[(member, 1.0)], weights=tensors)
+    assert bundle.verify(path).ok
+    with zipfile.ZipFile(path) as archive:
+        found = load(archive.read("weights.safetensors"))
+    assert list(found) == list(tensors)
+    np.testing.assert_array_equal(found["model-0/head.weight"], tensors["model-0/head.weight"])
+    bundle.write(path, task=picture_task(), members=[(member, 1.0)], weights={})
+    assert "weights.safetensors" not in bundle.inspect(path)["files"]
+
+
 def test_texts_can_be_read(made: Mapping[str, Path]) -> None:
     assert bundle.read_text(made["pictures"], "report.html") == "<p>report</p>"
     assert "Predicts **colour: blue, green, red**" in bundle.read_text(made["pictures"], "card.md")

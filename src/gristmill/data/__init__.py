@@ -10,8 +10,10 @@ from __future__ import annotations
 from gristmill.data.audit import Audit as Audit
 from gristmill.data.audit import audit as audit
 from gristmill.data.findings import Finding as Finding
+from gristmill.data.prepare import Outlay as Outlay
 from gristmill.data.prepare import Prepared as Prepared
 from gristmill.data.prepare import Scan as Scan
+from gristmill.data.prepare import outlay as outlay
 from gristmill.data.prepare import prepare as prepare
 from gristmill.data.prepare import scan as scan
 from gristmill.data.source import Source as Source
@@ -26,6 +28,6 @@ from gristmill.data.table import TableEncoder as TableEncoder
 from gristmill.data.table import parse_rows as parse_rows
 
 __all__ = [
-    "Audit", "Finding", "Parts", "Prepared", "Scan", "Source", "Store", "TableEncoder", "View",
-    "audit", "from_arrays", "parse_rows", "prepare", "read", "scan", "split", "views",
+    "Audit", "Finding", "Outlay", "Parts", "Prepared", "Scan", "Source", "Store", "TableEncoder", "View",
+    "audit", "from_arrays", "outlay", "parse_rows", "prepare", "read", "scan", "split", "views",
 ]  # fmt: skip

@@ -77,6 +77,11 @@ def make_room(stores: Path, need: int, *, limit: int = CACHE_LIMIT, keep: Path |
         )
 
 
+def room(stores: Path) -> int:
+    """Bytes that a new store may take once everything that nobody uses is evicted: half of the free disk."""
+    return (_free(stores) + sum(size for _, size, _ in _sizes(stores, None))) // 2
+
+
 def clear(cache: str | os.PathLike[str] | None = None) -> int:
     """Remove every prepared store that nobody uses; returns the bytes freed."""
     stores = cache_root(cache) / "stores"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gristmill.data import image
-from gristmill.data._cache import cache_root, disk_errors_told, in_order, replace_file, write_text
+from gristmill.data._cache import cache_root, disk_errors_told, in_order, replace_file, room, write_text
 from gristmill.data.image import PictureError
 from gristmill.data.store import CHUNK_BYTES, STORE_VERSION, Store, StoreWriter, write_array
 from gristmill.errors import DataError
@@ -35,6 +36,8 @@ WITH_VALID = "+valid"
 Progress = Callable[[int, int], None]
 _HEADERS_PER_CHUNK = 256
 _MOST_ROWS_PER_CHUNK = 64
+_LOOKED_AT = 48  # pictures read to know how long all of them take
+_BESIDE_BYTES = 400  # facts, box and hash of a picture, beside its pixels
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -89,6 +92,41 @@ def scan(
     with disk_errors_told(root):
         write_text(remembered, json.dumps({"version": STORE_VERSION, "store": fresh.store.key}))
     return fresh
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlay:
+    """What reading a picture of a source takes: `seconds` of one core, and `side`, the longest in pixels of
+    those looked at. `room`: bytes that a new store may have. `known`: it is all in the cache already."""
+
+    seconds: float
+    side: int
+    room: int
+    known: bool
+
+    def bytes(self, longest: int) -> int:
+        """Of one picture in the store, its longest side at most `longest` pixels."""
+        return 3 * min(longest, self.side) ** 2 + _BESIDE_BYTES
+
+
+def outlay(source: Source, longest: int, *, cache: str | Path | None = None) -> Outlay:
+    """Read a few dozen pictures, drawn evenly, and say what they took."""
+    root = cache_root(cache)
+    known = (root / "index" / f"{_question(source, longest)}.json").exists()
+    name = next(i.name for i in source.task.inputs if i.kind == "image")
+    count = 0 if known else min(source.rows, _LOOKED_AT)
+    chosen = np.unique(np.linspace(0, source.rows - 1, count).astype(int))
+    began, side = time.perf_counter(), 1
+    for i in chosen:
+        try:
+            content, _ = _content(source.inputs[name][i])
+            decoded = image.decode(content, longest=longest, channels=3, importing=True)
+        except PictureError:
+            continue
+        image.measure([decoded.pixels])
+        side = max(side, decoded.width, decoded.height)
+    seconds = (time.perf_counter() - began) / max(1, len(chosen))
+    return Outlay(seconds=seconds, side=side, room=room(root / "stores"), known=known)
 
 
 def _reuse(root: Path, remembered: Path) -> Scan | None:

@@ -10,8 +10,9 @@ What was found by looking (layout, types, task) stands in `layout`, `notes` and 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,33 @@ class Source:
         values = self.targets[self.task.target.name]
         return ~np.isnan(values) if self.task.target.task == "regression" else values >= 0
 
+    def share(self, part: float, why: str) -> Source:
+        """This part of the rows, drawn at random and evenly from each label of each given part, as a source
+        of its own. `why`: what reading all of them would do, for the note."""
+        kept = np.sort(np.concatenate([_drawn(rows, part) for rows in self._strata()]))
+        one = "pictures" if self.task.has_images else "rows"
+        note = f"{len(kept):,} of {self.rows:,} {one} are used: reading all would {why}."
+        text = f"{self.fingerprint} {len(kept)} of {self.rows}"
+        return replace(
+            self,
+            names=tuple(self.names[i] for i in kept),
+            inputs={name: values[kept] for name, values in self.inputs.items()},
+            targets={name: values[kept] for name, values in self.targets.items()},
+            given=self.given[kept],
+            groups=None if self.groups is None else self.groups[kept],
+            notes=(*self.notes, note),
+            fingerprint=hashlib.sha256(text.encode()).hexdigest(),
+        )
+
+    def _strata(self) -> list[np.ndarray]:
+        """Row ids by given part, and by label where there are labels."""
+        values = self.targets[self.task.target.name]
+        labels = np.zeros(self.rows, np.int64) if self.task.target.task == "regression" else values
+        _, stratum = np.unique(
+            np.stack([np.unique(self.given, return_inverse=True)[1], labels]), axis=1, return_inverse=True
+        )
+        return [np.flatnonzero(stratum == s) for s in range(int(stratum.max()) + 1)]
+
     def originals(self, rows: np.ndarray, columns: Sequence[str] | None = None) -> list[Any]:
         """The inputs of some rows as a user would hand them to a bundle: a picture's path, or a mapping
         from column to cell (None: missing); `columns` limits it to those that are there."""
@@ -73,6 +101,12 @@ class Source:
         wanted = [i.name for i in self.task.inputs] if columns is None else columns
         kept = {name: self.inputs[name] for name in wanted if name in self.inputs}
         return [{name: _cell(values[i]) for name, values in kept.items()} for i in rows]
+
+
+def _drawn(rows: np.ndarray, part: float) -> np.ndarray:
+    """Of a stratum, but two rows at least where there are two."""
+    count = min(len(rows), max(2, math.ceil(part * len(rows))))
+    return np.random.default_rng(0).permutation(rows)[:count]
 
 
 def _cell(value: Any) -> Any:

@@ -75,6 +75,7 @@ def write(
     card: str = "",
     name: str | None = None,
     created: str | None = None,
+    weights: Mapping[str, np.ndarray] | None = None,
 ) -> Verification:
     """Write a bundle atomically and verify it; an older file at `path` stays until then.
 
@@ -92,6 +93,7 @@ def write(
         card: Markdown; made from the manifest when empty.
         name: What the model is called; the file's name without its ending when None.
         created: UTC, ISO 8601; now when None.
+        weights: Trained tensors by name, to come along as `weights.safetensors` (needs that package).
 
     Raises:
         VerificationError: if a member is unusable or the written file does not verify; `path` is untouched.
@@ -117,6 +119,10 @@ def write(
     files |= _golden(draft, files)
     files |= {"card.md": (card or default_card(draft)).encode()}
     files |= {"report.html": report_html.encode()} if report_html else {}
+    if weights:
+        from safetensors.numpy import save
+
+        files["weights.safetensors"] = save({k: np.ascontiguousarray(v) for k, v in weights.items()})
     return _store(path, draft, files)
 
 
