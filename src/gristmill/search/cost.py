@@ -34,9 +34,13 @@ class CostModel:
 
     def seconds(self, key: str, group: str, rows: int, *, per_row: float, fixed_s: float) -> float:
         """Predicted seconds of a segment over `rows` rows; `key` names its configuration."""
+        rate, fixed = self.pace(key, group, per_row=per_row, fixed_s=fixed_s)
+        return rate * rows + fixed
+
+    def pace(self, key: str, group: str, *, per_row: float, fixed_s: float) -> tuple[float, float]:
+        """The same in parts: seconds per row, and those of a segment whatever its rows."""
         correction = math.exp(self._correction(group))
-        rate = self._own.get(key, per_row * correction)
-        return rate * rows + self._fixed.get(group, fixed_s * correction)
+        return self._own.get(key, per_row * correction), self._fixed.get(group, fixed_s * correction)
 
     def learn(self, key: str, group: str, segment: Segment, outcome: Outcome, learner: Learner) -> None:
         """Take in a finished or cut segment (one that failed says nothing about cost)."""

@@ -280,14 +280,16 @@ class Ledger:
 
     # candidates
 
-    def candidate(self, config: Config, view: str, source: str, *, repeat: int = 0) -> Candidate:
-        """A candidate that has not entered yet."""
+    def candidate(
+        self, config: Config, view: str, source: str, *, repeat: int = 0, key: str = ""
+    ) -> Candidate:
+        """A candidate that has not entered yet. `key`: its own, where that is known already."""
         learner = self._learner(config)
         return Candidate(
             number=len(self.candidates),
             config=dict(config),
             view=view,
-            key=self.key(config, view, repeat),
+            key=key or self.key(config, view, repeat),
             family=str(config.get("family", "")),
             source=source,
             learner=learner,

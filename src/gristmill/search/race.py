@@ -30,6 +30,7 @@ import random
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from gristmill.errors import UsageError
@@ -43,6 +44,7 @@ VIEW = "view"
 _LOWEST = 64  # the lowest rung is the base divided by this, or a little more
 _SAFETY = 1.1  # a predicted time is trusted with this margin
 _TRIES = 50  # proposals looked at before a slot is left idle
+_TOO_DEAR = 12  # or so many that do not fit: near the end they took most of the driver's time
 _LOOKED_AT = 8  # waiting trunks of a rung that are weighed for one decision
 _FIRST = 2  # entries with real work that may take most of the time: something must come of every run
 _FIRST_SHARE = 0.6
@@ -276,7 +278,7 @@ class Race:
             if self._refused(ledger, key, left):
                 yield from self._shrunk(ledger, key, view, left, exempt)
                 continue
-            candidate = ledger.candidate(config, view, "portfolio")
+            candidate = ledger.candidate(config, view, "portfolio", key=key)
             if candidate.learner.barred:
                 yield Refusal(candidate=candidate, reason=candidate.learner.barred)
             elif self._may_enter(ledger, candidate):
@@ -290,7 +292,7 @@ class Race:
         for config, key in self._smaller[refused]:
             if key in ledger.by_key:
                 return
-            candidate = ledger.candidate(config, view, "portfolio")
+            candidate = ledger.candidate(config, view, "portfolio", key=key)
             if candidate.learner.barred:
                 continue
             if not self._may_enter(ledger, candidate):
@@ -308,7 +310,7 @@ class Race:
         for config, view, key in self._portfolio:
             if key in ledger.by_key or key not in ledger.refused:
                 continue
-            candidate = ledger.candidate(config, view, "portfolio")
+            candidate = ledger.candidate(config, view, "portfolio", key=key)
             if self._may_enter(ledger, candidate):
                 entry = self._entry(ledger, candidate, left, exempt=False, limit=_ONE_SHOT_SHARE * left)
                 if isinstance(entry, Step) and self._can_matter(ledger, candidate, left, entry.to_rows):
@@ -371,7 +373,10 @@ class Race:
 
     def _proposals(self, ledger: Ledger, left: float) -> Iterator[Step]:
         rng = random.Random(f"{self._settings.seed}/{ledger.decisions}")
+        too_dear = 0
         for _ in range(_TRIES):
+            if too_dear == _TOO_DEAR:
+                return
             drawn = self._sampler.propose(self._space, ledger.history, rng)
             if drawn is None:
                 return
@@ -382,11 +387,12 @@ class Race:
             key = ledger.key(config, view)
             if key in ledger.by_key or key in ledger.refused:
                 continue
-            candidate = ledger.candidate(config, view, "proposal")
+            candidate = ledger.candidate(config, view, "proposal", key=key)
             if self._may_enter(ledger, candidate):
                 step = self._entry(ledger, candidate, left, exempt=False)
                 if isinstance(step, Step) and self._can_matter(ledger, candidate, left, step.to_rows):
                     yield step
+                too_dear += 1
 
     # entering
 
@@ -557,9 +563,8 @@ class Race:
                 found.append(early.pop(0))
             found.append(trunk)
         found += early
-        return [c for c in found if c.running or self._worthwhile(ledger, c, left)][
-            : self._settings.survivors
-        ]
+        worthwhile = (c for c in found if c.running or self._worthwhile(ledger, c, left))
+        return list(islice(worthwhile, self._settings.survivors))  # weighing all took half of a decision
 
     def _shows_early(self, trunk: Candidate) -> bool:
         """Whether it starts from weights and is still below the base."""
@@ -634,12 +639,15 @@ class Race:
     ) -> float:
         """Seconds of all segments from the rung of its entry up to `goal` rows and of the cooldown there."""
         rows = 0 if from_start else trunk.rows
-        total = self._seconds(ledger, trunk, "cooldown", self._cooldown_rows(goal))
-        for rung in self._ladder:
-            if rows < rung <= goal and rung >= entry:
-                total += self._seconds(ledger, trunk, "train", rung - rows)
-                rows = rung
-        return total
+        rungs = [r for r in self._ladder if rows < r <= goal and r >= entry]
+        if not self._timed:
+            return float(len(rungs) + 1)
+        learner = trunk.learner
+        per_row, fixed_s = ledger.cost.pace(
+            trunk.key, trunk.family, per_row=learner.seconds_per_row, fixed_s=learner.fixed_s
+        )
+        trained = rungs[-1] - rows if rungs else 0
+        return per_row * (trained + self._cooldown_rows(goal)) + (len(rungs) + 1) * fixed_s
 
     # amounts
 
