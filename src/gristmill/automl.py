@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from gristmill import data, experience, finish, planning
+from gristmill import data, experience, finish, packages, planning
 from gristmill.data._cache import cache_root
 from gristmill.data.audit import Audit
 from gristmill.data.prepare import Prepared, Scan
@@ -164,6 +164,8 @@ def fit(
     _ = problem.limits, problem.proposer  # refuse nonsense before anything is read
     seconds = float("inf") if segments is not None else parse_duration(time)
     planning.check_time(seconds, segments)
+    if ray is None:  # a driver of other machines needs less
+        packages.check_training()
     source = problem.read(path)
     output = output_path(path if isinstance(path, (str, os.PathLike)) else None, out)
     run = locate(output, identity_of(source.fingerprint, problem.to_json()), fresh=fresh)
@@ -518,6 +520,7 @@ def plan(
     )
     seconds = parse_duration(time)
     planning.check_time(seconds)
+    packages.check_training()
     deadline = Deadline.after(seconds)
     source = problem.read(path)
     scan = _scan(source, deadline, _sayer(progress))
