@@ -12,7 +12,7 @@ import os
 import tempfile
 import time as _time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -628,7 +628,7 @@ def _owned(run: Run, problem: _Problem, take_over: bool, fresh: bool) -> Iterato
     """The run as its only driver: locked, claimed, its journal open, signals remembered."""
     new = fresh or not (run.folder / "run.json").exists()
     with (
-        RunLock(run.folder / "lock", take_over=take_over) as lock,
+        _locked(run, take_over) as lock,
         remembered() as interrupts,
         _tidy(run) if new else nullcontext(),
     ):
@@ -642,12 +642,22 @@ def _owned(run: Run, problem: _Problem, take_over: bool, fresh: bool) -> Iterato
                 raise interrupts.error(" before there was a model") from None
 
 
+def _locked(run: Run, take_over: bool) -> RunLock:
+    try:
+        return RunLock(run.folder / "lock", take_over=take_over)
+    except OSError:
+        with suppress(OSError):
+            run.folder.rmdir()  # an empty one only
+        raise
+
+
 @contextmanager
 def _tidy(run: Run) -> Iterator[None]:
-    """Leave no new run folder behind when the data were refused before anything was trained."""
+    """Leave no new run folder behind when the data or the disk stopped it before
+    anything was trained."""
     try:
         yield
-    except GristmillError:
+    except (GristmillError, OSError):
         if not (run.folder / "segments").exists():
             clear(run)
             (run.folder / "lock").unlink(missing_ok=True)
