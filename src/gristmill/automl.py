@@ -255,7 +255,7 @@ def _check_quarantine(source: Source, scan: Scan) -> None:
         raise DataError(
             f"At most {BAD_SHARE:.0%} of the files may be unreadable.",
             got=f"{len(bad)} of {source.rows}, first {source.names[first]}: {scan.facts['error'][first]}",
-            next_step="gristmill audit lists them all; mend or delete them",
+            next_step="gristmill audit --json names them (the first 200); mend or delete them",
         )
 
 
