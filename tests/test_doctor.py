@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gristmill import doctor
+from gristmill import doctor, packages
 from gristmill.doctor import KNOWN_BAD, Check, KnownBad
 
 
@@ -24,11 +24,17 @@ def test_this_machine_can_train_and_every_record_is_json() -> None:
     assert all(check.mend for check in checks if check.state != "ok")
 
 
+def test_a_python_that_is_too_old_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.sys, "version_info", (3, 10, 12))
+    check = doctor._python()
+    assert (check.state, check.mend) == ("fail", "use Python 3.11 to 3.14")
+
+
 def test_a_missing_package_is_named_with_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    version = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "pillow" else version(name))
+    version = packages.version
+    monkeypatch.setattr(packages, "version", lambda name: None if name == "pillow" else version(name))
     check = doctor._core()
     assert check.state == "fail"
     assert "pillow" in check.found
@@ -38,27 +44,18 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
 def test_a_core_install_without_training_is_fine_and_says_how_to_add_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    train = set(doctor.requirements("train"))
-    version = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda name: None if name in train else version(name))
+    train = set(packages.requirements("train"))
+    version = packages.version
+    monkeypatch.setattr(packages, "version", lambda name: None if name in train else version(name))
     check = doctor._training()
     assert check.state == "warn"
     assert check.mend is not None and "setup.py" in check.mend
 
 
 def test_half_an_extra_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    version = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "scipy" else version(name))
+    version = packages.version
+    monkeypatch.setattr(packages, "version", lambda name: None if name == "scipy" else version(name))
     assert doctor._training().state == "fail"
-
-
-def test_without_a_clone_the_packages_are_named_and_never_our_own_name(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(doctor, "_clone", lambda: tmp_path)
-    mend = doctor._install_training(["torch", "scipy"])
-    assert "torch>=" in mend and "scipy>=" in mend
-    assert "gristmill" not in mend.partition("pip install")[2]
 
 
 def test_a_folder_without_write_permission_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +79,7 @@ def test_a_full_disk_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_known_bad_versions_are_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = {"lightning": "2.6.3", "pillow": "11.0.0", "onnx": "1.23.2", "torch": "2.13.0+cpu"}
-    monkeypatch.setattr(doctor, "_version", versions.get)
+    monkeypatch.setattr(packages, "version", versions.get)
     found = _by_name(list(doctor._known_bad()))
     assert set(found) == {"lightning", "pillow"}
     assert found["pillow"].state == "fail"
@@ -93,7 +90,6 @@ def test_a_version_is_compared_by_its_numbers() -> None:
     bad = KnownBad(package="x", why="", below="1.21")
     assert bad.covers("1.9.0") and bad.covers("1.20.1")
     assert not bad.covers("1.21.0") and not bad.covers("2.0rc1")
-    assert doctor.numbers("2.13.0+cpu") == (2, 13, 0)
     assert all(entry.below or entry.named for entry in KNOWN_BAD)
 
 
@@ -106,9 +102,9 @@ def test_a_thread_limit_in_the_environment_is_pointed_out(monkeypatch: pytest.Mo
 
 
 def test_ray_is_mentioned_only_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "requirements", lambda extra: {"ray": "ray>=2.60,<3"})
+    monkeypatch.setattr(packages, "requirements", lambda extra: {"ray": "ray>=2.60,<3"})
     found: dict[str, str] = {}
-    monkeypatch.setattr(doctor, "_version", found.get)
+    monkeypatch.setattr(packages, "version", found.get)
     assert list(doctor._ray()) == []
     found["ray"] = "2.61.1"
     (new,) = doctor._ray()

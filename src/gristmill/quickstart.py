@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gristmill import packages
 from gristmill.automl import fit
-from gristmill.errors import ResourceError, VerificationError
+from gristmill.errors import UsageError, VerificationError
 from gristmill.results import Event, Result
 
 
@@ -55,14 +56,10 @@ def write_digits(folder: Path) -> Path:
 
     The 8x8 originals are enlarged four times so that a person can recognise them.
     """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise ResourceError(
-            "The quickstart needs the training extra.", next_step="pip install 'gristmill[train]'"
-        ) from None
+    packages.check_training()
     import numpy as np
     from PIL import Image
+    from sklearn.datasets import load_digits
 
     digits = load_digits()
     for i, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
@@ -84,9 +81,14 @@ def run(
     """Write the digits, fit on them, then verify and predict with the bundle in a fresh process.
 
     Raises:
+        UsageError: if `folder` is something else.
+        ResourceError: if packages that training needs are absent; nothing is written then.
         VerificationError: if the fresh process cannot verify the bundle or predict with it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(
+            "The quickstart works in a folder.", got=folder, next_step="choose another with --out"
+        )
     data = write_digits(folder / "digits")
     result = fit(
         data,

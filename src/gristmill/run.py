@@ -118,11 +118,16 @@ def output_path(path: str | os.PathLike[str] | None, out: str | os.PathLike[str]
         raise UsageError(
             "The output must end in .grist.", got=out, next_step=f"use --out {chosen.stem}.grist"
         )
-    if not chosen.absolute().parent.is_dir():
-        raise UsageError(
-            "The folder of the output must exist.", got=chosen.parent, next_step=f"mkdir -p {chosen.parent}"
-        )
+    check_folder(chosen)
     return chosen.absolute()
+
+
+def check_folder(output: Path) -> None:
+    """Raise UsageError when a file cannot be written at `output` because its folder does not exist."""
+    if not output.absolute().parent.is_dir():
+        raise UsageError(
+            "The folder of the output must exist.", got=output.parent, next_step=f"mkdir -p {output.parent}"
+        )
 
 
 def identity_of(fingerprint: str, options: Mapping[str, Any]) -> str:
@@ -139,7 +144,7 @@ def locate(output: Path, identity: str, *, fresh: bool = False) -> Run:
     """
     run = Run(folder=output.with_suffix(".run"), output=output, identity=identity)
     _check_kinds(run)
-    if not run.folder.exists() and output.exists() and not fresh:
+    if not (run.folder / "run.json").exists() and output.exists() and not fresh:
         raise RunError(
             "The output must not exist yet, unless its run folder lies beside it.",
             got=output,

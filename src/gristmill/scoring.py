@@ -17,7 +17,7 @@ from gristmill.errors import DataError, UsageError
 from gristmill.evaluation.evaluate import evaluate
 from gristmill.evaluation.metrics import floors
 from gristmill.report import RunReport, render
-from gristmill.run import read_json, write_bytes
+from gristmill.run import check_folder, read_json, write_bytes
 
 
 def score(bundle: str | os.PathLike[str], path: Any) -> dict[str, Any]:
@@ -113,8 +113,12 @@ def write_report(path: Path, out: Path | None) -> Path:
     """Write the report of a run folder or bundle as one HTML file; returns its path.
 
     Raises:
-        UsageError: if `path` is neither, or the run has no report yet.
+        UsageError: if `path` is neither, the run has no report yet, or none can be written at `out`.
     """
+    if out is not None:
+        check_folder(out)
+        if out.is_dir():
+            raise UsageError("A report is one file.", got=out, next_step=f"use --out {out / 'report.html'}")
     if path.is_dir():
         record = path / "report.json"
         if not (path / "run.json").exists():

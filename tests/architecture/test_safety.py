@@ -84,3 +84,14 @@ def test_telemetry_of_others_is_off_before_anything_is_imported() -> None:
     text = (SOURCE / "__init__.py").read_text(encoding="utf-8")
     for name in ("ORT_DISABLE_TELEMETRY", "RAY_USAGE_STATS_ENABLED", "HF_HUB_DISABLE_TELEMETRY"):
         assert name in text
+
+
+def test_no_message_installs_our_own_name_from_an_index() -> None:
+    pattern = re.compile(r"pip\s+install\s+(?:-\S+\s+)*\W{0,2}gristmill")
+    found = [
+        f"{path.relative_to(SOURCE)}: {match.group()}"
+        for path in sorted(SOURCE.rglob("*"))
+        if path.suffix in (".py", ".html")
+        for match in pattern.finditer(path.read_text(encoding="utf-8"))
+    ]
+    assert not found, "the name on the index may not be ours: use gristmill.packages"

@@ -68,6 +68,7 @@ def facts(rows: int, **changes: Any) -> dict[str, np.ndarray]:
         "mode": objects(["RGB"] * rows),
         "format": objects(["JPEG"] * rows),
         "turned": np.zeros(rows, dtype=bool),
+        "animated": np.zeros(rows, dtype=bool),
         "mean": np.full(rows, 120, dtype=np.float32),
         "std": np.full(rows, 40, dtype=np.float32),
         "error": objects([None] * rows),
@@ -174,6 +175,7 @@ def test_odd_pictures_are_named() -> None:
         "width": {2: 8, 3: 4000, 4: 640},
         "height": {2: 8, 3: 3000},
         "turned": {5: True},
+        "animated": {8: True},
         "mode": {6: "L"},
         "format": {7: "PNG"},
     }
@@ -185,6 +187,7 @@ def test_odd_pictures_are_named() -> None:
         "huge": 3,
         "narrow": 4,
         "turned": 5,
+        "animated": 8,
         "misnamed": 7,
     }.items():
         assert one(result, code).names == (f"c{row % 2}/{row:04d}.jpg",), code

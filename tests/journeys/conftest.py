@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.deployment.conftest import made as made
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -100,5 +102,18 @@ def test_a_released_lock_says_so(tmp_path: Path) -> None:
 
 def test_a_torn_note_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "lock").write_text('{"host": "el')
+    with RunLock(tmp_path / "lock"):
+        pass
+
+
+def test_a_full_disk_leaves_no_lock_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            RunLock(tmp_path / "lock")
+    assert list(tmp_path.iterdir()) == []
     with RunLock(tmp_path / "lock"):
         pass

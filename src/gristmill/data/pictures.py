@@ -1,4 +1,5 @@
-"""What the facts of a scan say about the pictures: blank, dark, tiny, huge, odd, mixed, turned, misnamed."""
+"""What the facts of a scan say about the pictures: blank, dark, tiny, huge, odd, mixed, turned, animated,
+misnamed."""
 
 from __future__ import annotations
 
@@ -41,6 +42,8 @@ def findings(source: Source, facts: Mapping[str, np.ndarray], readable: np.ndarr
         found += _modes(facts["mode"], readable)
     if "turned" in facts:
         found += _turned(source, facts["turned"], readable)
+    if "animated" in facts:
+        found += _animated(source, facts["animated"], readable)
     if "format" in facts:
         found += _misnamed(source, facts["format"], readable)
     return found + _looks(source, facts, readable)
@@ -113,6 +116,16 @@ def _turned(source: Source, turned: np.ndarray, readable: np.ndarray) -> list[Fi
         return []
     message = f"{_count(mask)} marked by the camera as to be turned, and will be."
     return [finding("turned", "info", message, _named(source, mask), "Nothing to do.")]
+
+
+def _animated(source: Source, animated: np.ndarray, readable: np.ndarray) -> list[Finding]:
+    mask = readable & np.asarray(animated, dtype=bool)
+    if not mask.any():
+        return []
+    many = counted(int(mask.sum()), "picture holds", "pictures hold")
+    message = f"{many} several frames, of which only the first is looked at."
+    advice = "If others matter, save them as pictures of their own."
+    return [finding("animated", "info", message, _named(source, mask), advice)]
 
 
 def _misnamed(source: Source, formats: np.ndarray, readable: np.ndarray) -> list[Finding]:

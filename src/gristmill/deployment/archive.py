@@ -27,6 +27,8 @@ MOST_BYTES = 8 * 2**30
 MOST_JSON = 32 * 2**20
 """Largest JSON member that is parsed."""
 LONGEST_NAME = 200
+AGAIN = "copy it again from where it was made, or run gristmill fit again"
+"""What to do about a bundle that is damaged."""
 
 ENDINGS = (".json", ".onnx", ".png", ".jpg", ".bmp", ".webp", ".html", ".md", ".txt", ".safetensors")
 """Kinds of members. Data only: no kind that a loader could run."""
@@ -115,7 +117,7 @@ class Archive:
         return BundleError(
             "A bundle must be whole and unchanged since it was made.",
             got=f"{self.path.name}: {what}",
-            next_step="copy it again from where it was made, or run gristmill fit again",
+            next_step=AGAIN,
         )
 
     def _central(self) -> zipfile.ZipFile:

@@ -24,7 +24,7 @@ import numpy as np
 import gristmill
 from gristmill.deployment import golden, runtime
 from gristmill.deployment import manifest as manifests
-from gristmill.deployment.archive import MANIFEST, MOST_JSON, Archive, parse_json
+from gristmill.deployment.archive import AGAIN, MANIFEST, MOST_JSON, Archive, parse_json
 from gristmill.deployment.archive import write as write_archive
 from gristmill.deployment.card import card as default_card
 from gristmill.deployment.format import FORMAT
@@ -42,9 +42,10 @@ Check = tuple[str, bool, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What `verify` found: (name, passed, detail) of each check, in order."""
+    """What `verify` found: (name, passed, detail) of each check, in order; `next_step` when one failed."""
 
     checks: tuple[Check, ...]
+    next_step: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -178,8 +179,11 @@ def verify(path: str | os.PathLike[str]) -> Verification:
             checks.append(("models", True, _models(model)))
             checks.append(_answers_agree(model, archive))
     except GristmillError as error:
-        checks.append((_next(checks), False, f"{error.got or error.rule}"))
-    return Verification(checks=tuple(checks))
+        detail = error.rule if error.got is None else f"{error.rule} Got: {error.got}"
+        return Verification(
+            checks=(*checks, (_next(checks), False, detail)), next_step=error.next_step or AGAIN
+        )
+    return Verification(checks=tuple(checks), next_step=None if checks[-1][1] else AGAIN)
 
 
 def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gristmill.data.delimited import SHEET_ENDINGS, read_sheet
+from gristmill.data.folders import PHONE_ENDINGS
 from gristmill.errors import GristmillError
 from gristmill.task import Task
 
@@ -106,7 +107,7 @@ def _pictures(folder: Path) -> Iterator[Path]:
     for where, folders, files in os.walk(folder):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for file in files:
-            if not file.startswith(".") and file.lower().endswith(PICTURE_ENDINGS):
+            if not file.startswith(".") and file.lower().endswith((*PICTURE_ENDINGS, *PHONE_ENDINGS)):
                 yield Path(where) / file
 
 

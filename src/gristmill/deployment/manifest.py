@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from gristmill import packages
 from gristmill.deployment.archive import MANIFEST, MOST_JSON, Archive, parse_json
 from gristmill.deployment.format import FORMAT
 from gristmill.errors import BundleError
@@ -171,7 +172,7 @@ def read(archive: Archive) -> Manifest:
         raise BundleError(
             f"This version of gristmill reads bundle formats up to {FORMAT}.",
             got=f"{archive.path.name} in format {found}, made by {str(raw.get('gristmill', '?'))[:40]}",
-            next_step="pip install --upgrade gristmill",
+            next_step=packages.upgrade(),
         )
     try:
         manifest = Manifest.model_validate(upgraded(raw))

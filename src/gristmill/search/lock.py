@@ -31,12 +31,18 @@ class RunLock:
 
     Raises:
         RunError: if another driver holds it; the message names host, process and start time.
+        OSError: if the disk takes no lock; no file is left then.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, take_over: bool = False) -> None:
         self.path = Path(path)
         self._fd = _acquire(self.path, take_over)
-        _write(self._fd, _me())
+        try:
+            _write(self._fd, _me())
+        except OSError:
+            self.path.unlink(missing_ok=True)
+            os.close(self._fd)
+            raise
 
     def check(self) -> None:
         """Raise RunError when another driver has taken the lock over; cheap enough for every write."""

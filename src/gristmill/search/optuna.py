@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+from gristmill import packages
 from gristmill.errors import ResourceError
 from gristmill.search.portfolio import fitted
 from gristmill.search.samplers import History, Observation, restricted
 from gristmill.space import Choice, Float, Int, Parameter, Space, Value
-
-_COMMAND = "pip install 'gristmill[optuna]', or from a clone: pip install -e '.[optuna]'"
 
 
 def tree_parzen(seed: int) -> Any:
@@ -52,7 +51,8 @@ class OptunaSampler:
 
     def __post_init__(self) -> None:
         if find_spec("optuna") is None:
-            raise ResourceError("This sampler needs the package optuna.", next_step=_COMMAND)
+            command = packages.install_extra("optuna", ["optuna"])
+            raise ResourceError("This sampler needs the package optuna.", next_step=command)
 
     def propose(self, space: Space, history: History, rng: random.Random) -> dict[str, Any]:
         """What Optuna would try next after these observations, their values levelled across rungs."""

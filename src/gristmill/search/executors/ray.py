@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import gristmill
+from gristmill import packages
 from gristmill.deadline import Clock, WallClock
 from gristmill.errors import GristmillError, ResourceError, UsageError
 from gristmill.search.executors.cluster import ADDRESS_RULE, check_address, wants_token
@@ -476,9 +477,8 @@ def _refusal(said: Mapping[str, Any]) -> GristmillError:
 def check_installed() -> None:
     """Raise ResourceError, with the command that mends it, when the package ray is absent."""
     if importlib.util.find_spec("ray") is None:
-        python = f'"{sys.executable}"' if " " in sys.executable else sys.executable
         raise ResourceError(
             "--ray needs the package ray.",
             got="it is not installed",
-            next_step=f'{python} -m pip install "{REQUIREMENT}"',
+            next_step=packages.install(REQUIREMENT),
         )
