@@ -35,6 +35,23 @@ def test_each_direction_comes_with_both_signs() -> None:
     assert torch.equal(conv.weight[:4], -conv.weight[4:])
 
 
+def test_a_seed_gives_the_same_network_whichever_signs_the_solver_returns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image = centred(
+        torch.randint(0, 256, (16, 3, 16, 16), generator=torch.Generator().manual_seed(0)).float()
+    )
+    image = (image + image.roll(1, 3) + image.mean(1, keepdim=True)) / 3
+    found = []
+    solve = torch.linalg.eigh
+    for sign in (1.0, -1.0):
+        monkeypatch.setattr(torch.linalg, "eigh", lambda c, s=sign: (solve(c)[0], s * solve(c)[1]))
+        conv = torch.nn.Conv2d(3, 24, 2)
+        fit_whitening(conv, image)
+        found.append((conv.weight, conv.bias))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 def test_blank_pictures_give_finite_whitening() -> None:
     network = ConvStack(channels=1, size=28, outputs=2, width=8, depth=1).eval()
     network.init_from_batch(torch.zeros(4, 1, 28, 28))

@@ -7,6 +7,7 @@ import pytest
 
 from gristmill.errors import UsageError
 from gristmill.models import features, weights
+from gristmill.testing import golden
 
 needs_weights = pytest.mark.skipif(not weights.available(), reason="the embedded weights are not installed")
 
@@ -73,6 +74,13 @@ def test_layers_begin_with_the_last_one(side: int) -> None:
     layers = run("lite0-layers", batch)
     assert layers.shape == (2, 2576) and np.isfinite(layers).all()
     assert np.allclose(layers[:, :1280], run("lite0", batch), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name", ["hog", *(pytest.param(n, marks=needs_weights) for n in features.BACKBONES[1:])]
+)
+def test_the_golden_features_come_out_again(name: str) -> None:
+    golden.check("backbones", {name: golden.backbone(name)})
 
 
 def test_graphs_are_cached_and_named_by_what_they_compute() -> None:

@@ -11,7 +11,8 @@
     mlp        residual MLP with embeddings                 network, tables
 
 To add a family: write its file (network, `PARAMETERS`-like ranges here, a tiny variant), add one entry
-to `_CATALOG`, and the contract suite in `gristmill.testing.model` runs over it.
+to `_CATALOG`, make its golden output (`gristmill.testing.golden`), and the contract suite in
+`gristmill.testing.model` runs over it.
 
 Networks share these verbs: `forward(*inputs) -> logits (N, K) float32` (one standardised column for
 regression), `features(*inputs) -> (N, d)`, `head` (the last Linear), and `init_from_batch(*inputs)`, which
@@ -48,9 +49,10 @@ class Family:
 
     `learner` says how it is trained: `network` in rungs from checkpoints, `one-shot` in a single fit.
     `parameters` carry the family's name and are active only when it is chosen. `tiny` is the smallest
-    useful configuration, for tests. `weights` is the licence note of the weights it starts from, or None.
-    `features(config)` is the features configuration a one-shot learner reads, or None. `build` makes the
-    network of a configuration: `build(config, task, shape)`, with `shape` for tables only.
+    useful configuration, for tests; its golden outputs stand in `testing/golden.json`. `weights` is the
+    licence note of the weights it starts from, or None. `features(config)` is the features configuration a
+    one-shot learner reads, or None. `build` makes the network of a configuration:
+    `build(config, task, shape)`, with `shape` for tables only.
     """
 
     name: str

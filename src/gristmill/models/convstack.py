@@ -139,7 +139,8 @@ def scaleless_norm(width: int) -> nn.BatchNorm2d:
 
 @torch.no_grad()
 def fit_whitening(conv: nn.Conv2d, x: Tensor, eps: float = 5e-4) -> None:
-    """Set `conv` to the leading whitened principal directions of the patches of `x`, each with both signs.
+    """Set `conv` to the leading whitened principal directions of the patches of `x`, each with both signs,
+    first the one that is positive in the patch's corner.
 
     `eps` bounds the gain of directions with almost no variance. Patches are centred by the bias.
     """
@@ -151,6 +152,9 @@ def fit_whitening(conv: nn.Conv2d, x: Tensor, eps: float = 5e-4) -> None:
     values, vectors = torch.linalg.eigh(covariance)
     kept = conv.out_channels // 2
     leading = vectors[:, -kept:].flip(1)
+    # a direction has no sign of its own and LAPACK returns either: the same seed must give the same network
+    corner = 0.5 ** torch.arange(len(leading), dtype=leading.dtype)
+    leading = leading * torch.where(corner @ leading < 0, -1.0, 1.0)
     filters = (leading / (values[-kept:].flip(0) + eps).sqrt()).T
     both = torch.cat([filters, -filters])
     conv.weight.copy_(both.reshape(conv.weight.shape))

@@ -8,15 +8,19 @@ class TestMine(NetworkContract):       # or OneShotContract
 
 from __future__ import annotations
 
+import importlib
 import random
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from gristmill.models.catalog import Family, resolution, seconds_per_row, space
+from gristmill.evaluation import metrics
+from gristmill.models.catalog import Family, families, resolution, seconds_per_row, space
 from gristmill.segment import config_hash
 from gristmill.space import Space
 from gristmill.task import InputSpec, Target, Task, TaskKind
+from gristmill.testing import golden
 
 TRACEABLE_FUNCTIONS = ("flatten", "add", "sub", "mul", "sqrt", "permute", "cat", "relu6", "getitem")
 """Functions of a traced network that the export writer knows."""
@@ -51,7 +55,7 @@ def _task(inputs: tuple[InputSpec, ...], kind: TaskKind) -> Task:
 
 
 class FamilyContract:
-    """What holds for every family: its space, its tiny configuration, its costs."""
+    """What holds for every family: its space, its tiny configuration and what it answers, its costs."""
 
     def family(self) -> Family:
         """The family under test."""
@@ -64,6 +68,25 @@ class FamilyContract:
     def own_space(self) -> Space:
         """The space in which the family lives."""
         return space(self.task())
+
+    def golden_outputs(self) -> golden.Numbers:
+        """What the tiny configuration answers on fixed inputs; the floor: on rows of any inputs."""
+        x = golden.columns(200, 6)
+        return {
+            kind: metrics.constant_outputs(golden.targets(x, kind), 1, self.task(kind).target).reshape(1, -1)
+            for kind in golden.KINDS
+        }
+
+    def golden_name(self) -> str:
+        """The name of these outputs in the file."""
+        return self.family().name
+
+    def golden_file(self) -> Path:
+        """The file that keeps them (see `gristmill.testing.golden`)."""
+        return golden.FILE
+
+    def test_the_golden_outputs_come_out_again(self) -> None:
+        golden.check(self.golden_name(), self.golden_outputs(), self.golden_file())
 
     def test_every_parameter_carries_the_family_name_and_a_condition(self) -> None:
         family = self.family()
@@ -114,6 +137,31 @@ class NetworkContract(FamilyContract):
             return torch.randn((rows, 3), generator=generator), codes
         side = resolution(self.family().tiny if config is None else config, self.task())
         return (torch.randint(0, 256, (rows, 3, side, side), generator=generator).float(),)
+
+    def golden_outputs(self) -> golden.Numbers:
+        """Logits of the tiny network, seeded and worn (see `golden.worn`)."""
+        import torch
+
+        torch.manual_seed(0)
+        build = self.family().build
+        assert build is not None
+        network: Any = build(self.family().tiny, self.task(), SHAPE)
+        shown = self.golden_batch(64)
+        network.init_from_batch(*shown)
+        golden.worn(network, *shown)
+        with torch.no_grad():
+            return {"multiclass": network(*(part[: golden.ROWS] for part in shown)).numpy()}
+
+    def golden_batch(self, rows: int) -> tuple[Any, ...]:
+        """The first `rows` fixed inputs."""
+        import torch
+
+        if self.family().modality == "table":
+            cardinalities = cast(list[int], SHAPE["cardinalities"])
+            numbers = 2.0 * golden.columns(rows, cast(int, SHAPE["numbers"]))
+            return torch.from_numpy(numbers), torch.from_numpy(golden.codes(rows, cardinalities))
+        pixels = golden.pictures(rows, resolution(self.family().tiny, self.task()))
+        return (torch.from_numpy(pixels).permute(0, 3, 1, 2).float(),)
 
     def test_logits_have_one_column_per_output(self) -> None:
         for kind, outputs in (("multiclass", 3), ("binary", 2), ("regression", 1)):
@@ -202,6 +250,21 @@ class OneShotContract(FamilyContract):
         """The module with `fit` and `logits`."""
         raise NotImplementedError
 
+    def golden_outputs(self) -> golden.Numbers:
+        """Logits of the first rows of those that the tiny configuration was fitted on."""
+        found: dict[str, np.ndarray] = {}
+        x = golden.columns(200, 6)
+        for kind in golden.KINDS:
+            y, tiny = golden.targets(x, kind), self.family().tiny
+            state = self.learner().fit(x, y, None, self.task(kind), tiny, 0)
+            found[kind] = self.learner().logits(state, x[: golden.ROWS])
+        return found
+
+    def golden_name(self) -> str:
+        """Of the family and its learner, where that has another name."""
+        family, learner = self.family().name, self.learner().__name__.rpartition(".")[2]
+        return family if family == learner else f"{family} by {learner}"
+
     def rows(self, kind: TaskKind, count: int = 300, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Columns (n, 6) float32 and the targets that the first three of them decide."""
         rng = np.random.default_rng(seed)
@@ -265,3 +328,33 @@ class OneShotContract(FamilyContract):
         state = self.fitted("multiclass", seconds=1e-3)
         x, _ = self.rows("multiclass")
         assert np.isfinite(self.learner().logits(state, x)).all()
+
+
+HEADS = {"features": ("linear", "perceptron")}
+"""Learners of the one-shot families that are not called like their module."""
+
+
+def golden_outputs() -> dict[str, golden.Numbers]:
+    """The golden outputs of every family in the catalogue, by name."""
+    every = {f.name: f for task in (image_task(), table_task()) for f in families(task)}
+    contracts = [c for f in every.values() for c in _contracts(f)]
+    return {c.golden_name(): c.golden_outputs() for c in contracts}
+
+
+def _contracts(chosen: Family) -> list[FamilyContract]:
+    """The contract of a family; of a one-shot family one for each learner."""
+    if chosen.learner == "network":
+        return [_contract(NetworkContract, family=chosen)]
+    if chosen.role == "floor":
+        return [_contract(FamilyContract, family=chosen)]
+    names = HEADS.get(chosen.name, (chosen.name,))
+    learners = [importlib.import_module(f"gristmill.models.{name}") for name in names]
+    return [_contract(OneShotContract, family=chosen, learner=learner) for learner in learners]
+
+
+def _contract(kind: type[FamilyContract], **answers: Any) -> FamilyContract:
+    """A contract whose methods of these names return these answers."""
+    made = kind()
+    for name, answer in answers.items():
+        setattr(made, name, lambda given=answer: given)
+    return made
