@@ -20,7 +20,7 @@ from gristmill.errors import DataError
 class _Estimator(BaseEstimator):  # type: ignore[misc]
     """What the two estimators share. The constructor only stores its arguments."""
 
-    _task: str | None = None
+    _task = "classification"
 
     def __init__(
         self,
@@ -51,6 +51,8 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
             DataError: if X and y differ in length, or the data cannot be used.
         """
         y = np.asarray(y)
+        if not hasattr(X, "__len__"):
+            raise _not_in_memory(X)
         if len(X) != len(y):
             raise DataError("X and y must have the same length.", got=f"{len(X)} and {len(y)}")
         with tempfile.TemporaryDirectory(prefix="gristmill-") as folder:
@@ -65,7 +67,8 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         if isinstance(X, np.ndarray) and X.ndim == 2:
             self.n_features_in_ = X.shape[1]
         elif hasattr(X, "columns"):
-            self.feature_names_in_ = np.asarray([str(c) for c in X.columns], dtype=object)
+            names = getattr(X, "column_names", X.columns)  # pyarrow's columns are the values
+            self.feature_names_in_ = np.asarray([str(name) for name in names], dtype=object)
             self.n_features_in_ = len(self.feature_names_in_)
         self._learned(y)
         return self
@@ -90,8 +93,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         return self._model
 
     def _predictions(self, X: Any) -> Sequence[Any]:
-        model, frame = self._runtime(), _frame(X)
-        predictions = model.predict(frame.to_dict("records") if hasattr(frame, "to_dict") else list(frame))
+        predictions = self._runtime().predict(_inputs(_frame(X)))
         bad = next((p for p in predictions if p.error), None)
         if bad is not None:
             raise DataError("Every row must be readable.", got=f"{bad.input}: {bad.error}")
@@ -152,5 +154,29 @@ def _frame(X: Any) -> Any:
     return X
 
 
+def _inputs(X: Any) -> Any:
+    """What a model takes as several inputs: a frame in a form that it reads, everything else as a list."""
+    if not hasattr(X, "columns"):
+        return list(X)
+    if hasattr(X, "to_dicts"):
+        return X
+    import narwhals as nw
+
+    frame = nw.from_native(X, eager_only=True, pass_through=True)
+    if not isinstance(frame, nw.DataFrame):
+        raise _not_in_memory(X)
+    return frame.to_native() if frame.implementation.is_pandas() else frame.rows(named=True)
+
+
+def _not_in_memory(X: Any) -> DataError:
+    return DataError(
+        "X must be a list, an array, or a data frame in memory.",
+        got=f"{type(X).__module__}.{type(X).__qualname__}",
+        next_step="pass a pandas or polars DataFrame (of a lazy one: .collect())",
+    )
+
+
 def _text(label: Any) -> str:
-    return str(label.item() if isinstance(label, np.generic) else label)
+    """A label as the model names it: 3.0 is "3"."""
+    value = label.item() if isinstance(label, np.generic) else label
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -49,6 +49,19 @@ def test_pictures_of_numbers_are_a_regression() -> None:
     assert source.task.target.task == "regression" and source.task.metric == "rmse"
 
 
+def test_columns_of_a_frame_may_be_named_by_numbers() -> None:
+    frame = pandas.DataFrame([[1.5, 1.0], [2.5, 2.0], [3.5, 1.0], [4.5, 2.0]], columns=[1, 0])
+    source = from_arrays(frame, LABELS)
+    assert [i.name for i in source.task.inputs] == ["1", "0"]
+    assert source.inputs["1"].tolist() == [1.5, 2.5, 3.5, 4.5]
+
+
+def test_columns_of_a_frame_with_the_same_name_are_refused() -> None:
+    frame = pandas.DataFrame([[1.5, 1.0]] * 4, columns=["a", "a"])
+    with pytest.raises(DataError, match="'a' 2 times"):
+        from_arrays(frame, LABELS)
+
+
 def test_a_pandas_frame() -> None:
     frame = pandas.DataFrame(
         {

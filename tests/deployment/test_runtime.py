@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 from PIL import Image
 from tests.deployment.conftest import LABELS, picture_member, table_member
 
 from gristmill.deployment import runtime
+from gristmill.deployment.intake import items
 from gristmill.deployment.member import open_folder
 from gristmill.errors import DataError
+from gristmill.task import InputSpec, Target, Task
 
 
 def flat(colour: tuple[int, int, int], side: int = 40) -> np.ndarray:
@@ -96,18 +99,34 @@ def test_a_folder_is_its_pictures_and_a_csv_its_rows(made: Mapping[str, Path], t
 
 
 def test_rows_from_a_csv_a_frame_and_mappings_agree(made: Mapping[str, Path], tmp_path: Path) -> None:
-    import pandas as pd
-
     rows = [{"age": 31.5, "height": 1.8, "city": "Rome"}, {"age": None, "height": 1.6, "city": "Nowhere"}]
     path = tmp_path / "rows.csv"
     path.write_text("city;height;age;more\nRome;1.8;31.5;x\nNowhere;1.6;;x\n")
     model = runtime.load(made["table"], threads=1)
     wanted = model.outputs(rows)
     np.testing.assert_array_equal(model.outputs(path), wanted)
-    np.testing.assert_array_equal(model.outputs(pd.DataFrame(rows)), wanted)
+    np.testing.assert_array_equal(model.outputs(pandas.DataFrame(rows)), wanted)
     assert [p.input for p in model.predict(path)] == ["rows.csv row 2", "rows.csv row 3"]
     assert "CSV" in str(model.predict("photo.jpg")[0].error)
     assert "x.csv" in model.predict(tmp_path / "x.csv")[0].input
+
+
+def test_a_column_of_paths_is_several_pictures_and_no_table(made: Mapping[str, Path], tmp_path: Path) -> None:
+    names = [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    for name in names:
+        Image.new("RGB", (9, 9)).save(name)
+    found = runtime.load(made["pictures"]).predict(pandas.Series(names))
+    assert [(p.input, p.error) for p in found] == [(name, None) for name in names]
+
+
+def test_columns_named_by_numbers_are_found_by_their_text() -> None:
+    task = Task(
+        inputs=(InputSpec(name="0", kind="number"),),
+        targets=(Target(name="y", task="regression"),),
+        metric="rmse",
+    )
+    (item,) = items(pandas.DataFrame({0: [1.5]}), task)
+    assert (item.error, dict(item.row)) == (None, {"0": 1.5})
 
 
 def test_a_wrong_cell_spoils_its_row_only(made: Mapping[str, Path]) -> None:

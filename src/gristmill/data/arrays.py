@@ -39,12 +39,18 @@ def _frame(x: Any) -> dict[str, np.ndarray] | None:
     """The columns of a pandas, polars or other eager frame, or None when it is none."""
     import narwhals as nw
 
-    frame = nw.from_native(x, eager_only=True, pass_through=True)
+    try:
+        frame = nw.from_native(x, eager_only=True, pass_through=True)
+    except nw.exceptions.DuplicateError as error:
+        raise DataError(
+            "Every column of a table must have its own name.",
+            got=" ".join(str(error).split()),
+            next_step="rename all but one of them",
+        ) from None
     if not isinstance(frame, nw.DataFrame):
         return None
     columns = {}
-    for name in frame.columns:
-        series = frame[name]
+    for name, series in zip(frame.columns, frame.iter_columns(), strict=True):  # names may be numbers
         if series.dtype == nw.Boolean or not series.dtype.is_numeric():
             columns[str(name)] = _objects(series.to_list())
         else:

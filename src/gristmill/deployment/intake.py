@@ -57,9 +57,14 @@ def _several(inputs: Any) -> Iterable[Any]:
     if isinstance(inputs, np.ndarray):
         return list(inputs) if inputs.ndim == 4 else [inputs]
     single = isinstance(inputs, (str, os.PathLike, bytes, bytearray, memoryview, Mapping))
-    if single or hasattr(inputs, "to_dict") or hasattr(inputs, "to_dicts") or not hasattr(inputs, "__iter__"):
+    if single or _is_frame(inputs) or not hasattr(inputs, "__iter__"):
         return [inputs]
     return list(inputs)
+
+
+def _is_frame(one: Any) -> bool:
+    """Whether it is a table, pandas' way or polars' way; a single column is a list of items."""
+    return hasattr(one, "columns") and (hasattr(one, "to_dict") or hasattr(one, "to_dicts"))
 
 
 def _items(one: Any, number: int, picture: str | None) -> Iterator[Item]:
@@ -67,10 +72,11 @@ def _items(one: Any, number: int, picture: str | None) -> Iterator[Item]:
         yield from _of_path(Path(one), str(one), picture)
     elif isinstance(one, Mapping):
         yield _of_row(one, f"row {number}", picture)
-    elif hasattr(one, "to_dicts"):
+    elif _is_frame(one) and hasattr(one, "to_dicts"):
         yield from (_of_row(r, f"row {number + i}", picture) for i, r in enumerate(one.to_dicts()))
-    elif hasattr(one, "to_dict"):
-        records = one.to_dict(orient="records")
+    elif _is_frame(one):
+        named = one.rename(columns=str)  # pandas has columns that are named by numbers
+        records = named.to_dict(orient="records")
         yield from (_of_row(r, f"row {number + i}", picture) for i, r in enumerate(records))
     elif picture is None:
         wanted = "a row must map column names to values"
