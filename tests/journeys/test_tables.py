@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +124,19 @@ def test_scikit_learn_estimators(flowers: Path, tmp_path: Path) -> None:
     assert probabilities.shape == (5, 3)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1.0)
     assert (pickle.loads(pickle.dumps(model)).predict(X[:5]) == model.predict(X[:5])).all()
+
+
+def test_fit_works_from_stdin_where_no_main_module_could_be_imported_again(
+    flowers: Path, tmp_path: Path
+) -> None:
+    script = f"""
+import gristmill
+result = gristmill.fit({str(flowers)!r}, target="species", out={str(tmp_path / "m.grist")!r}, segments=3)
+print("score", result.score)
+"""
+    done = subprocess.run([sys.executable, "-"], input=script, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("score") == 1, "no worker may run the script again"
 
 
 def test_mistakes_of_the_user_leave_nothing_behind(flowers: Path, tmp_path: Path) -> None:
