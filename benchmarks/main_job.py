@@ -171,12 +171,10 @@ def _claims(
     if chosen.memory is not None:
         held = peak >> 20
         rows.append(make("peak memory, MiB", held, None, chosen.memory, held <= chosen.memory))
-    for name, value, bar in (
-        ("preparing again", again_s, PREPARED_AGAIN_S),
-        ("gristmill --help", help_s, HELP_S),
-    ):
-        if value is not None:
-            rows.append(make(f"{name}, seconds", value, None, bar, value < bar))
+    timed = (("preparing again", again_s, PREPARED_AGAIN_S), ("gristmill --help", help_s, HELP_S))
+    for name, taken, limit in timed:
+        if taken is not None:
+            rows.append(make(f"{name}, seconds", taken, None, limit, taken < limit))
     if own is not None and seconds >= OWN_WORK_FROM_S:
         rows.append(make("own work of the driver while searching", own, None, OWN_WORK, own <= OWN_WORK))
     if seconds >= chosen.seconds:
