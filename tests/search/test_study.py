@@ -297,7 +297,7 @@ def test_every_course_of_events_is_legal_and_repeatable(
         for parent in segment.parents:
             assert told[parent].state in ("done", "cut")
         if segment.kind == "cooldown":
-            longest = segment.from_rows + max(1, round(0.9 * segment.from_rows))
+            longest = segment.from_rows + max(1, round(1.5 * segment.from_rows))
             assert segment.from_rows + max(1, round(0.3 * segment.from_rows)) <= segment.to_rows <= longest
             assert told[segment.parents[0]].rows_seen >= segment.from_rows
         if segment.kind == "fit":

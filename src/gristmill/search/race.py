@@ -44,7 +44,6 @@ VIEW = "view"
 _LOWEST = 64  # the lowest rung is the base divided by this, or a little more
 _SAFETY = 1.1  # a predicted time is trusted with this margin
 _TRIES = 50  # proposals looked at before a slot is left idle
-_TOO_DEAR = 12  # or so many that do not fit: near the end they took most of the driver's time
 _LOOKED_AT = 8  # waiting trunks of a rung that are weighed for one decision
 _FIRST = 2  # entries with real work that may take most of the time: something must come of every run
 _FIRST_SHARE = 0.6
@@ -373,10 +372,7 @@ class Race:
 
     def _proposals(self, ledger: Ledger, left: float) -> Iterator[Step]:
         rng = random.Random(f"{self._settings.seed}/{ledger.decisions}")
-        too_dear = 0
         for _ in range(_TRIES):
-            if too_dear == _TOO_DEAR:
-                return
             drawn = self._sampler.propose(self._space, ledger.history, rng)
             if drawn is None:
                 return
@@ -392,7 +388,6 @@ class Race:
                 step = self._entry(ledger, candidate, left, exempt=False)
                 if isinstance(step, Step) and self._can_matter(ledger, candidate, left, step.to_rows):
                     yield step
-                too_dear += 1
 
     # entering
 
@@ -412,19 +407,17 @@ class Race:
     ) -> Step | Refusal | None:
         """Its first segment, with fewer rows where it is too expensive, else a refusal; None when not
         enough counted segments are left. `limit`: seconds to its first score, else by the usual shares."""
-        rows = self._base if candidate.learner.resumable else candidate.learner.rows
-        steps = [self._first(ledger, candidate, left, rows)]
+        rows = [self._base if candidate.learner.resumable else candidate.learner.rows]
         if candidate.learner.resumable and self._timed:
-            below = self._rungs_below(ledger, candidate, rows)
-            steps += [self._first(ledger, candidate, left, r) for r in reversed(below)]
+            rows += reversed(self._rungs_below(ledger, candidate, rows[0]))
+        prices = [self._entry_price(ledger, candidate, r) for r in rows]
         if not self._timed:
-            return steps[0] if left >= self._whole_entry(ledger, candidate, steps[0]) else None
+            return self._first(ledger, candidate, left, rows[0]) if left >= prices[0] else None
         if limit is None:
             limit = self._entry_limit(left, exempt, one_shot=not candidate.learner.resumable)
-        prices = [self._whole_entry(ledger, candidate, step) for step in steps]
-        for step, price in zip(steps, prices, strict=True):
-            if price <= limit and (step is steps[0] or price <= _SHRINK_PAYS * prices[0]):
-                return step
+        for r, price in zip(rows, prices, strict=True):
+            if price <= limit and (r == rows[0] or price <= _SHRINK_PAYS * prices[0]):
+                return self._first(ledger, candidate, left, r)
         reason = (
             f"its first score would take {prices[0]:.1f} s, it may take {limit:.1f} of the {left:.1f} s left"
         )
@@ -444,11 +437,13 @@ class Race:
             return (_FIRST_SHARE if exempt else _ONE_SHOT_SHARE) * left
         return max(self._settings.entry_share * left, min(_SMALL_S, _SMALL_SHARE * left))
 
-    def _whole_entry(self, ledger: Ledger, candidate: Candidate, step: Step) -> float:
-        """Cost until it has its first score."""
-        if step.kind != "features":
-            return step.cost
-        return step.cost + self._seconds(ledger, candidate, "fit", candidate.learner.rows)
+    def _entry_price(self, ledger: Ledger, candidate: Candidate, rows: int) -> float:
+        """Cost until it has its first score, of `rows` rows where it is a trunk."""
+        learner = candidate.learner
+        if learner.parent is not None and candidate.parent not in ledger.features:
+            extracted = self._seconds(ledger, candidate, "features", learner.rows)
+            return extracted + self._seconds(ledger, candidate, "fit", learner.rows)
+        return self._seconds(ledger, candidate, "train" if learner.resumable else "fit", rows)
 
     def _can_matter(self, ledger: Ledger, candidate: Candidate, left: float, entry: int) -> bool:
         """A new trunk is worth its first rung only while it could still be promoted and cooled down, and
