@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from gristmill.task import Target
 from gristmill.training import loop, state
 from gristmill.training.checkpoint import load_array, load_tensors
 from gristmill.training.loop import train
@@ -206,6 +207,19 @@ def test_a_network_on_a_table(run, regression):
     assert outcome.score > 0.5
     predictions = load_array(_path(outcome).parent / "predictions.npy")
     assert (predictions.dtype, predictions.shape[1]) == (np.float32, 1)
+
+
+@pytest.mark.parametrize("family", ["convstack", "resnet"])
+@pytest.mark.parametrize("batch", [32, 128])
+def test_a_network_from_scratch_learns_a_number_from_pictures(run, pictures, family, batch):
+    pixels = pictures.columns["image"][..., 0].astype(float)
+    heavy = pixels[:, :4].mean((1, 2)) - pixels[:, 4:].mean((1, 2))
+    task = replace(pictures.task, targets=(Target(name="top", task="regression"),), metric="rmse")
+    prepared = replace(pictures, task=task, targets={"top": heavy})
+    sizes = {f"{family}.{k}": v for k, v in {"resolution": 8, "grid": 16, "width": 32, "depth": 1}.items()}
+    config = {"family": family, **sizes, f"{family}.batch": batch}
+    outcome = run("a", prepared=prepared, to_rows=60 * batch, config=config)
+    assert outcome.score > 0.3
 
 
 def test_augmentation_and_both_views(run):

@@ -91,6 +91,16 @@ def test_regression_takes_the_loss_of_its_metric():
     assert from_config(config, mae, rows=1000).loss == "huber"
 
 
+def test_a_number_is_learnt_with_a_slower_head_the_wider_the_slower():
+    shown = Task(inputs=PICTURES.inputs, targets=PRICES.targets, metric="rmse")
+    for family in ("convstack", "resnet"):
+        labels = recipe(family=family).head_rate
+        rates = [recipe(task=shown, **{"family": family, f"{family}.width": w}).head_rate for w in (16, 32)]
+        assert labels > rates[0] == pytest.approx(2 * rates[1])
+    for family in ("convnext", "mbconv"):  # Adam's steps do not grow with the gradient
+        assert recipe(task=shown, family=family).head_rate == recipe(family=family).head_rate
+
+
 def test_few_rows_mean_small_batches():
     assert recipe(rows=10_000).batch > recipe(rows=300).batch >= 8
 

@@ -33,6 +33,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from gristmill.errors import UsageError
+from gristmill.models import catalog
 from gristmill.space import Choice, Float, Parameter, Value
 from gristmill.task import Task
 
@@ -194,6 +195,7 @@ def from_config(config: Mapping[str, Any], task: Task, *, rows: int, resolution:
         recipe = _mlp(given, rows)
     return replace(
         recipe,
+        head_rate=recipe.head_rate * _head_share(config, task),
         balance=_balance(given["train.balance"], task.metric),
         loss=_loss(given["train.loss"], task),
         **(_picture_settings(given, resolution) if family in IMAGE_NETWORKS else {}),
@@ -314,6 +316,22 @@ def _batch(wanted: int, rows: int) -> int:
     while wanted > 8 and wanted * 8 > rows:
         wanted //= 2
     return wanted
+
+
+NUMBER_HEADS = {"convstack": 0.5, "resnet": 8.0}
+"""Rate of the head where a number is learnt, beside that of labels, times the head's columns.
+
+Squared error curves by the whole power of the features, however right the answers are, and SGD at the rate of
+labels blows the head up. Explained variance of how much brighter the upper half is, cifar10-12k at 32 px,
+1,500 training rows, at the rate of labels -> with this: convstack (8,000 rows seen) 0.00 -> 0.70, resnet
+width 32 (16,000 rows) -1.41 -> 0.84. Half or twice as much changes at most 0.08."""
+
+
+def _head_share(config: Mapping[str, Any], task: Task) -> float:
+    chosen = catalog.family(config["family"])
+    if task.target.task != "regression" or chosen.name not in NUMBER_HEADS:
+        return 1.0
+    return NUMBER_HEADS[chosen.name] / (4 * int(chosen.get(config, "width")))  # the last stage is four wide
 
 
 def _balance(wanted: str, metric: str) -> Balance:
