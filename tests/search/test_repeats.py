@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gristmill.search.journal import Line
 from gristmill.search.ledger import Trial
 from gristmill.search.study import Study
 from gristmill.segment import Config, Learner, Outcome, Segment
@@ -93,6 +94,10 @@ def partnered(workers: int = 2, known: Any = seeded, **changes: Any) -> tuple[St
     return found, drive(found, seconds=60.0, workers=workers, answer=lone)
 
 
+def _lines(found: Study) -> list[Line]:
+    return [line for line in found._journal.lines if line.kind in ("ask", "outcome")]
+
+
 def lone(segment: Segment) -> tuple[Outcome, float]:
     outcome, seconds = answer(segment)
     if outcome.score is None or segment.config.get("net.rate") == 0.05:
@@ -106,8 +111,12 @@ def test_the_best_gets_a_partner_with_another_seed_before_it_is_too_late() -> No
     partner = next(t for t in repeats(found))
     assert best is not None and partner.config == best.config
     assert partner.cooled and partner.rows >= max(t.rows for t in found.trials if not t.repeat) // 4
-    begun = next(i for i, s in enumerate(asked) if s.seed != 0)
-    assert any(s.seed == 0 for s in asked[begun:]), "others go on beside it"
+    begun = next(s.id for s in asked if s.seed != 0)
+    last = next(s.id for s in reversed(asked) if s.seed == 0 and s.config == best.config)
+    order = [
+        (x.kind, x.data["segment"]["id"] if x.kind == "ask" else x.data.get("id")) for x in _lines(found)
+    ]
+    assert order.index(("ask", begun)) < order.index(("outcome", last)), "beside the best, not after it"
     assert not [o for o in found.outcomes.values() if o.state == "cut"]
     given = {"learner": seeded, "portfolio": NET}
     assert differences(found, **given) == []
