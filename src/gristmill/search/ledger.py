@@ -278,6 +278,11 @@ class Ledger:
         """Why the search was ended early; empty while it goes on."""
         self._failures: dict[str, tuple[str, int]] = {}
 
+    @property
+    def noise(self) -> float:
+        """Standard error of the best score; 0 before there is one, or where it is not known."""
+        return (self.leader.noise or 0.0) if self.leader else 0.0
+
     # candidates
 
     def candidate(

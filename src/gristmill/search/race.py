@@ -205,7 +205,7 @@ class Race:
         if not self._timed or len(ledger.history) < self._settings.least_candidates:
             return ""
         gain, further = ledger.expected_gain(left * workers)
-        noise = (ledger.leader.noise or 0.0) if ledger.leader else 0.0
+        noise = ledger.noise
         whole = max(
             self._settings.least_gain * max(0.0, 1.0 - ledger.best_score), self._settings.least_noise * noise
         )
@@ -492,7 +492,7 @@ class Race:
         if not self._timed or workers < 2 or not finalists:
             return
         best = finalists[0]
-        noise = (ledger.leader.noise or 0.0) if ledger.leader else 0.0
+        noise = ledger.noise
         leads = ledger.trend.forecast(best) >= ledger.best_score - noise
         if not leads or not best.learner.seeded or best.repeat or _repeats(ledger, best):
             return
@@ -509,7 +509,7 @@ class Race:
     def _to_repeat(self, ledger: Ledger) -> Candidate | None:
         """The best candidate that another seed would change, if it is as good as the best of all within the
         noise, and if less error than that noise would be noticed."""
-        noise = (ledger.leader.noise or 0.0) if ledger.leader else 0.0
+        noise = ledger.noise
         if 1.0 - ledger.best_score <= noise:
             return None
         found = [c for c in ledger.candidates if c.learner.seeded and not c.repeat and self._whole(c)]
