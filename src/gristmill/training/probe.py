@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from gristmill.data.store import take
 from gristmill.models import features, linear
 from gristmill.training.once import FEATURES_BATCH_PIXELS
 
@@ -91,6 +92,6 @@ def _of_every(pictures: Pictures, every: np.ndarray, rows: np.ndarray) -> np.nda
 def _features(squares: np.ndarray, rows: np.ndarray) -> np.ndarray:
     _, side, _, channels = squares.shape
     size = max(1, FEATURES_BATCH_PIXELS // side**2)
-    batches = (squares[rows[i : i + size]] for i in range(0, len(rows), size))
+    batches = (take(squares, rows[i : i + size]) for i in range(0, len(rows), size))
     path = features.backbone_onnx("lite0", side, channels)
     return np.concatenate(list(features.extract(path, batches, torch.get_num_threads())))

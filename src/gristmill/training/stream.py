@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gristmill.data.store import take
+
 MASK = 2**64 - 1
 
 
@@ -93,7 +95,7 @@ class Pictures:
 
     def __call__(self, rows: np.ndarray) -> tuple[Tensor, ...]:
         """uint8 (B, C, H, W) in channels_last layout: a view of what was gathered, not a second copy."""
-        x_BHWC = torch.from_numpy(self.squares[rows])
+        x_BHWC = torch.from_numpy(take(self.squares, rows))
         return (x_BHWC.to(self.device, non_blocking=True).permute(0, 3, 1, 2),)
 
 
