@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from gristmill.errors import UsageError, did_you_mean
@@ -102,7 +103,21 @@ class Choice:
 
     def contains(self, value: object) -> bool:
         """Whether `value` is one of the options; True is not 1."""
-        return any(o == value and isinstance(o, bool) == isinstance(value, bool) for o in self.options)
+        try:
+            return (isinstance(value, bool), value) in self._known
+        except TypeError:  # not hashable: a list, a dictionary
+            return False
+
+    def canonical(self, value: Value) -> Value:
+        """The option that equals `value`."""
+        return self._known[isinstance(value, bool), value]
+
+    @cached_property
+    def _known(self) -> dict[tuple[bool, object], Value]:
+        known: dict[tuple[bool, object], Value] = {}
+        for option in self.options:
+            known.setdefault((isinstance(option, bool), option), option)
+        return known
 
 
 Domain = Float | Int | Choice
@@ -143,10 +158,11 @@ class Space:
             seen.add(p.name)
 
     def __getitem__(self, name: str) -> Parameter:
-        for p in self.parameters:
-            if p.name == name:
-                return p
-        raise KeyError(name)
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Parameter]:
+        return {p.name: p for p in self.parameters}
 
     @property
     def defaults(self) -> dict[str, Value]:
@@ -169,9 +185,9 @@ class Space:
         Raises:
             UsageError: for a name that is not a parameter, or a value outside its domain.
         """
-        names = tuple(p.name for p in self.parameters)
         for name in config:
-            if name not in names:
+            if name not in self._by_name:
+                names = tuple(self._by_name)
                 raise UsageError(
                     "A configuration may only name parameters of its space.",
                     got=name,
@@ -197,11 +213,10 @@ class Space:
         """`config` with `changes` active parameters moved: a numeric one by a normal step of 0.2 of its
         range, an ordered choice by one, another choice to any other option."""
         out = self.complete(config)
-        movable = [p for p in self.active(out) if not _is_single(p.domain)]
+        movable = [p for p in (self._by_name[name] for name in out) if not _is_single(p.domain)]
         for p in rng.sample(movable, min(changes, len(movable))):
             out[p.name] = _moved(p.domain, out[p.name], rng)
-        active = {p.name for p in self.active(out)}
-        return self.complete({k: v for k, v in out.items() if k in active})
+        return {p.name: _canonical(p.domain, out.get(p.name, p.default)) for p in self.active(out)}
 
     def shrunk(self, config: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
         """`config` with its first active parameter that shrinks one step smaller, two steps, and so on."""
@@ -239,9 +254,7 @@ def _from_unit(unit: float, low: float, high: float, log: bool) -> float:
 def _canonical(domain: Domain, value: Any) -> Value:
     """1 and 1.0 are the same value, so they must not name two configurations."""
     if isinstance(domain, Choice):
-        return next(
-            o for o in domain.options if o == value and isinstance(o, bool) == isinstance(value, bool)
-        )
+        return domain.canonical(value)
     return float(value) if isinstance(domain, Float) else value
 
 

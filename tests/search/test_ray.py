@@ -6,6 +6,8 @@ import http.server
 import importlib.util
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -436,3 +438,25 @@ def test_why_a_worker_is_gone_is_said_in_words() -> None:
     assert cluster._reason(RuntimeError("a\nnode has died"), "h") == "its node h is gone"
     assert "memory" in cluster._reason(RuntimeError("the node running low on memory"), "h")
     assert cluster._reason(RuntimeError("x"), "h") == "the worker on h died"
+
+
+IDLE = """
+import sys, time
+from gristmill.search.executors import node
+
+begin = time.monotonic()
+def busy():
+    return time.monotonic() - begin if sys.argv[1] == "busy" else float(sys.argv[1])
+with node.ended_when_idle(busy, idle_s=0.3):
+    time.sleep(1.2)
+sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize(
+    ("worked", "code"), [("5.0", 1), ("busy", 7), ("nan", 7)], ids=["hangs", "works", "nobody knows"]
+)
+def test_a_worker_that_hangs_without_a_cap_ends_itself(worked: str, code: int) -> None:
+    done = subprocess.run([sys.executable, "-c", IDLE, worked], capture_output=True, text=True, timeout=60)
+    assert done.returncode == code
+    assert ("did no work" in done.stderr) == (code == 1)

@@ -173,7 +173,7 @@ def candidate(*points: tuple[int, float]) -> Candidate:
         number=0,
         config={},
         view="all",
-        key="k",
+        defaults={},
         family="",
         source="proposal",
         learner=Learner(resumable=True),

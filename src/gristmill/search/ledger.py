@@ -70,11 +70,13 @@ class Candidate:
     number: int
     config: dict[str, Any]
     view: str
-    key: str
-    """Hash of configuration, name of the view, and the repeat: what makes two candidates the same."""
     family: str
     source: str
     learner: Learner
+    defaults: Config
+    """Of the space: what equals its default is no part of the key."""
+    named: str = ""
+    """The key, once it has been asked for: hashing it takes as long as all else that a proposal costs."""
     parent: str | None = None
     """Hash of the features configuration it reads."""
     repeat: int = 0
@@ -95,6 +97,14 @@ class Candidate:
     again: bool = False
     """Nothing could be trained within the cap: it may enter once more with fewer rows."""
     entered_again: bool = False
+    measured: bool = False
+    """Its own speed is known to the cost model."""
+
+    @property
+    def key(self) -> str:
+        """Hash of configuration, name of the view, and the repeat: what makes two candidates the same."""
+        self.named = self.named or candidate_key(self.config, self.defaults, self.view, self.repeat)
+        return self.named
 
     @property
     def idle(self) -> bool:
@@ -294,7 +304,8 @@ class Ledger:
             number=len(self.candidates),
             config=dict(config),
             view=view,
-            key=key or self.key(config, view, repeat),
+            defaults=self._defaults,
+            named=key,
             family=str(config.get("family", "")),
             source=source,
             learner=learner,
@@ -427,6 +438,7 @@ class Ledger:
             self.cost.learn(str(candidate.parent), group, segment, outcome, candidate.learner)
         else:
             self.cost.learn(candidate.key, candidate.family, segment, outcome, candidate.learner)
+            candidate.measured = True
 
     def _features_told(self, segment: Segment, outcome: Outcome) -> None:
         if _usable(outcome):

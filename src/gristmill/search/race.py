@@ -410,17 +410,16 @@ class Race:
         rows = [self._base if candidate.learner.resumable else candidate.learner.rows]
         if candidate.learner.resumable and self._timed:
             rows += reversed(self._rungs_below(ledger, candidate, rows[0]))
-        prices = [self._entry_price(ledger, candidate, r) for r in rows]
+        whole = self._entry_price(ledger, candidate, rows[0])
         if not self._timed:
-            return self._first(ledger, candidate, left, rows[0]) if left >= prices[0] else None
+            return self._first(ledger, candidate, left, rows[0]) if left >= whole else None
         if limit is None:
             limit = self._entry_limit(left, exempt, one_shot=not candidate.learner.resumable)
-        for r, price in zip(rows, prices, strict=True):
-            if price <= limit and (r == rows[0] or price <= _SHRINK_PAYS * prices[0]):
+        for r in rows:
+            price = whole if r == rows[0] else self._entry_price(ledger, candidate, r)
+            if price <= limit and (r == rows[0] or price <= _SHRINK_PAYS * whole):
                 return self._first(ledger, candidate, left, r)
-        reason = (
-            f"its first score would take {prices[0]:.1f} s, it may take {limit:.1f} of the {left:.1f} s left"
-        )
+        reason = f"its first score would take {whole:.1f} s, it may take {limit:.1f} of the {left:.1f} s left"
         return Refusal(candidate=candidate, reason=reason)
 
     def _rungs_below(self, ledger: Ledger, candidate: Candidate, rows: int) -> list[int]:
@@ -620,8 +619,9 @@ class Race:
         share = self._settings.way_share * (ledger.horizon or left)
         entry = entry or min(trunk.tried, default=self._base)
         for rows in [r for r in self._rungs_above(trunk) if r >= entry]:
-            whole = self._chain(ledger, trunk, rows, entry, from_start=True)
-            if not self._fits(self._chain(ledger, trunk, rows, entry), left) or whole > share:
+            if not self._fits(self._chain(ledger, trunk, rows, entry), left):
+                break
+            if self._chain(ledger, trunk, rows, entry, from_start=True) > share:
                 break
             goal = rows
         return goal
@@ -633,14 +633,9 @@ class Race:
         self, ledger: Ledger, trunk: Candidate, goal: int, entry: int, from_start: bool = False
     ) -> float:
         """Seconds of all segments from the rung of its entry up to `goal` rows and of the cooldown there."""
+        per_row, fixed_s = self._pace(ledger, trunk)
         rows = 0 if from_start else trunk.rows
         rungs = [r for r in self._ladder if rows < r <= goal and r >= entry]
-        if not self._timed:
-            return float(len(rungs) + 1)
-        learner = trunk.learner
-        per_row, fixed_s = ledger.cost.pace(
-            trunk.key, trunk.family, per_row=learner.seconds_per_row, fixed_s=learner.fixed_s
-        )
         trained = rungs[-1] - rows if rungs else 0
         return per_row * (trained + self._cooldown_rows(goal)) + (len(rungs) + 1) * fixed_s
 
@@ -661,16 +656,23 @@ class Race:
 
     def _seconds(self, ledger: Ledger, candidate: Candidate, kind: SegmentKind, rows: int) -> float:
         """Predicted seconds of a segment; in counted mode each segment costs one."""
-        if not self._timed:
-            return 1.0
         learner = candidate.learner
-        if kind == "features":
+        if kind == "features" and self._timed:
             group, per_row = extraction(learner.parent), learner.parent_seconds_per_row
             return ledger.cost.seconds(
                 str(candidate.parent), group, rows, per_row=per_row, fixed_s=learner.fixed_s
             )
-        return ledger.cost.seconds(
-            candidate.key, candidate.family, rows, per_row=learner.seconds_per_row, fixed_s=learner.fixed_s
+        per_row, fixed_s = self._pace(ledger, candidate)
+        return per_row * rows + fixed_s
+
+    def _pace(self, ledger: Ledger, candidate: Candidate) -> tuple[float, float]:
+        """Seconds per row, and of each segment beside."""
+        if not self._timed:
+            return 0.0, 1.0
+        learner = candidate.learner
+        known = candidate.key if candidate.measured else ""  # hashing each proposal would cost most of all
+        return ledger.cost.pace(
+            known, candidate.family, per_row=learner.seconds_per_row, fixed_s=learner.fixed_s
         )
 
     def _safe(self, cost: float) -> float:

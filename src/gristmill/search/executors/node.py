@@ -6,6 +6,7 @@ say so. For that reason only the standard library is imported with the module.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import importlib
 import importlib.util
@@ -15,9 +16,13 @@ import platform
 import socket
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+_IDLE_S = 300.0  # without a cap (counted segments): a worker that did no work for so long hangs
+_IDLE_SHARE = 0.02  # of a core: Ray's own threads in a worker take less than a hundredth
+_LOOKS = 10
 
 
 def look(
@@ -104,12 +109,45 @@ class Worker:
 
     def run(self, segment: str) -> str:
         """The outcome of a segment; whatever the function raises is a recorded failure."""
-        from gristmill.search.executors import worker
+        from gristmill.search.executors import memory, worker
         from gristmill.segment import Segment
 
         assert self._function is not None
-        outcome = worker.run(self._function, Segment.from_json(json.loads(segment)), self._context)
+        asked = Segment.from_json(json.loads(segment))
+        capped = asked.cap_s != float("inf")  # then the driver ends what overstays it
+        with contextlib.nullcontext() if capped else ended_when_idle(lambda: memory.worked(os.getpid())):
+            outcome = worker.run(self._function, asked, self._context)
         return json.dumps(outcome.to_json(), default=str)
+
+
+@contextlib.contextmanager
+def ended_when_idle(worked: Callable[[], float], idle_s: float = _IDLE_S) -> Iterator[None]:
+    """End this process when it works less than a fiftieth of a core for `idle_s` seconds; for its driver it
+    has died then, and its segment is asked again.
+
+    Args:
+        worked: CPU seconds so far; while it is not a number nothing is known, and nothing ends.
+        idle_s: Seconds.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        idle, before, period = 0, worked(), idle_s / _LOOKS
+        while not over.wait(period):
+            now = worked()
+            idle = idle + 1 if now - before < _IDLE_SHARE * period else 0
+            before = now
+            if idle >= _LOOKS:
+                print(f"did no work for {idle_s:.0f} s: this worker ends itself", file=sys.stderr, flush=True)
+                os._exit(1)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 def _keep_prints(path: Path) -> None:
