@@ -204,3 +204,19 @@ def test_a_time_too_short_is_refused() -> None:
     with pytest.raises(UsageError, match="at least"):
         planning.check_time(1.0)
     planning.check_time(10.0)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gib", "wanted"), [(2, 24.0, 2), (16, 8.0, 8), (2, 0.5, 1), (4, 0.0, 4)], ids=str
+)
+def test_a_worker_for_each_core_as_far_as_the_memory_goes(cpus: int, gib: float, wanted: int) -> None:
+    assert planning.workers(cpus, int(gib * 2**30)) == wanted
+
+
+def test_a_worker_of_two_threads_is_priced_at_its_speed(bars: Prepared) -> None:
+    deadline = Deadline.after(float("inf"), clock=VirtualClock())
+    one, two = (planning.make(bars, deadline, 2, pretrained=False, threads=t) for t in (1, 2))
+    config = next(c for c, _ in one.portfolio if one.learner(c).resumable)
+    ratio = one.learner(config).seconds_per_row / two.learner(config).seconds_per_row
+    assert ratio == pytest.approx(2**planning.THREADS_PAY)
+    assert two.case.workers == 1

@@ -29,6 +29,7 @@ from gristmill.interrupts import Interrupts, remembered
 from gristmill.limits import Limits
 from gristmill.results import AuditResult, Event, NewData, Progress, Result
 from gristmill.run import Run, claim, clear, identity_of, locate, output_path, read_json, write_json
+from gristmill.search.executors import memory
 from gristmill.search.executors.local import LocalExecutor
 from gristmill.search.executors.protocol import Executor
 from gristmill.search.executors.ray import RayExecutor
@@ -192,7 +193,7 @@ def fit(
         )
         with closing(_executor(session)) as executor:
             prepared, scan, audited = _prepare(session)
-            study, keeper = _plan(session, prepared, scan, _workers(session, executor))
+            study, keeper = _plan(session, prepared, scan, _cores(session, executor))
             _race(session, study, executor, keeper)
             choice = _choose(session, study, executor, keeper)
         return _finish(session, study, keeper, choice, audited)
@@ -305,29 +306,40 @@ def _executor(session: _Session) -> Executor:
             requires=("torch",),
         )
     executor = LocalExecutor(
-        function="gristmill.automl:work", context=context, cpus=planning.cores(), folder=session.run.logs
+        function="gristmill.automl:work",
+        context=context,
+        cpus=planning.cores(),
+        workers=planning.workers(planning.cores(), memory.total()),
+        folder=session.run.logs,
     )
     executor.warm()
     return executor
 
 
-def _workers(session: _Session, executor: Executor) -> int:
-    """Cores that train, said aloud when they are not simply those of this machine."""
+def _cores(session: _Session, executor: Executor) -> tuple[int, int]:
+    """Cores that train, and those of one worker; said where they are not simply those of this machine."""
     if isinstance(executor, RayExecutor):
         session.tell("note", executor.describe())
         for doubt in executor.doubts():
             session.tell("warning", doubt)
-    return sum(slot.cpu for slot in executor.slots()) or planning.cores()
+    slots = [slot.cpu for slot in executor.slots()] or [1] * planning.cores()
+    if min(slots) > 1 and session.ray is None:
+        count = f"{len(slots)} model{'s' if len(slots) > 1 else ''} at a time"
+        session.tell("note", f"for want of memory {count}, with {min(slots)} cores each")
+    return sum(slots), min(slots)
 
 
-def _plan(session: _Session, prepared: Prepared, scan: Scan, cpus: int) -> tuple[Study, finish.Keeper]:
+def _plan(
+    session: _Session, prepared: Prepared, scan: Scan, cores: tuple[int, int]
+) -> tuple[Study, finish.Keeper]:
     """Step 3: what to try first, from the speed measured on this machine."""
     session.tell("step", "measuring this machine and planning")
     table = experience.table(counted=session.problem.segments is not None)
     plan = planning.make(
         prepared,
         session.deadline,
-        cpus,
+        cores[0],
+        threads=cores[1],
         pretrained=not session.problem.from_scratch,
         limits=session.problem.limits,
         entries=session.run.kept_portfolio(),

@@ -33,9 +33,25 @@ MINIMUM_S = 10.0
 """Longest side in pixels that is ever stored: the size the embedded weights were trained at."""
 
 
+WORKER_BYTES = 2**30
+"""Memory that a worker should have: a fine-tuned network at 128 pixels holds 0.9 to 1.8 GiB."""
+THREADS_PAY = 0.8
+"""A worker of t threads is t to this power as fast: 1.50 to 1.77 times with two (`benchmarks/threads.py`)."""
+
+
 def cores() -> int:
     """CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def workers(cpus: int, memory: int) -> int:
+    """How many segments are trained at once: one for each core, fewer where `memory` bytes (0: unknown) would
+    not do. Then each has several threads.
+
+    A thread each is best where it can be had: two workers of one thread do 1.13 to 1.33 times what one of two
+    does (`benchmarks/threads.py`), and find better models on the tables (`benchmarks/divide.py`).
+    """
+    return max(1, min(cpus, memory // WORKER_BYTES)) if memory else cpus
 
 
 def check_time(seconds: float, segments: int | None = None) -> None:
@@ -83,6 +99,7 @@ class Plan:
 
     `models`: how many a segment trains, one for each fold and one of all rows; 1 without folds.
     `speed`: measured seconds of one core per nominal second (1 = the machine the estimates were made on).
+    `threads`: of each worker.
     `notes`: decisions in plain words. `horizon`: seconds expected for search. `rungs`: rows of the first
     rung. `flips`: whether mirrored pictures keep their label here. `case`: what the table of earlier
     trainings is asked about. `entries`: the order of the portfolio before it was fitted to the plan.
@@ -95,6 +112,7 @@ class Plan:
     sizes: Mapping[str, int]
     models: int
     speed: float
+    threads: int
     horizon: float
     base_rows: int
     max_rows: int
@@ -112,11 +130,12 @@ class Plan:
     def _cost(self, config: Config) -> Learner:
         chosen, many = catalog.family(config["family"]), self.models
         rows, judged = self.sizes["train"], self.sizes["valid"] + self.sizes["calib"]
-        per_row = catalog.seconds_per_row(config, self.task) * self.speed
+        speed = self.speed / self.threads**THREADS_PAY
+        per_row = catalog.seconds_per_row(config, self.task) * speed
         if chosen.learner == "network":
             side = catalog.resolution(config, self.task)
             probe = min(rows, from_config(config, self.task, rows=rows, resolution=side).probe_rows)
-            probe_s = probe * catalog.predict_seconds(config, self.task) * self.speed
+            probe_s = probe * catalog.predict_seconds(config, self.task) * speed
             return Learner(
                 resumable=True,
                 seconds_per_row=many * per_row,
@@ -201,10 +220,12 @@ def make(
     limits: Limits = NO_LIMITS,
     entries: Sequence[Mapping[str, Any]] = (),
     table: Table | None = None,
+    threads: int = 1,
 ) -> Plan:
     """The plan for prepared data. Measures this machine for about a second (pictures only).
 
     Args:
+        cpus: Cores that train, `threads` of them in each worker.
         entries: What to try first, where a run has decided it before.
         table: Earlier trainings, from which it is decided otherwise; default: the shipped ones.
     """
@@ -212,6 +233,7 @@ def make(
     pretrained = pretrained and (not task.has_images or weights_note() is None)
     horizon = _horizon(deadline)
     speed = _machine_speed(task, pretrained) if task.has_images and horizon != float("inf") else 1.0
+    of_worker = speed / threads**THREADS_PAY
     space = _space(task, pretrained)
     sizes = {name: len(getattr(prepared.parts, name)) for name in ("train", "valid", "calib", "test")}
     folds = prepared.parts.folds
@@ -225,7 +247,7 @@ def make(
             if flips
             else "pictures are not mirrored: the label may change"
         )
-        sides = _sides(task, sizes, models, horizon, deadline.total, cpus, speed, pretrained, limits)
+        sides = _sides(task, sizes, models, horizon, deadline.total, cpus, of_worker, pretrained, limits)
         resolution = next(iter(sides.values()))
         notes += [f"frozen features at {resolution} pixels fit the time"] if pretrained else []
         if not pretrained and (missing := weights_note()):
@@ -236,12 +258,12 @@ def make(
         space=space,
         facts=facts_of(prepared),
         seconds=horizon,
-        workers=cpus,
-        scale=speed,
+        workers=max(1, cpus // threads),
+        scale=of_worker,
     )
     entries = tuple(entries or order(load_table() if table is None else table, case))
     portfolio = _portfolio(case, entries, views, flips, sides)
-    base = _base_rows(task, portfolio, sizes, horizon, speed * models)
+    base = _base_rows(task, portfolio, sizes, horizon, of_worker * models)
     return Plan(
         task=task,
         space=space,
@@ -250,6 +272,7 @@ def make(
         sizes=sizes,
         models=models,
         speed=speed,
+        threads=threads,
         horizon=horizon,
         base_rows=base,
         max_rows=max(base, 300 * sizes["train"]),
@@ -527,7 +550,7 @@ class Forecast:
         return [(config, _whole_cost(p, config)) for config, _ in p.portfolio]
 
     def _price(self, seconds: float) -> str:
-        more, cores = seconds - self.seconds, self.plan.case.workers
+        more, cores = seconds - self.seconds, self.plan.case.workers * self.plan.threads
         busy = f"{cores} cores" if cores > 1 else "one core"
         return f"{format_duration(more)} more of {busy}, {cores * seconds / 3600.0:.2g} core hours in all"
 

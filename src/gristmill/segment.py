@@ -152,7 +152,6 @@ class Learner:
     parent_seconds_per_row: float = 0.0
     seconds_per_row: float = 1e-4
     fixed_s: float = 1.0
-    cpu: int = 1
     rows: int = 0
     barred: str = ""
     least_rows: int = 0

@@ -216,14 +216,8 @@ def test_a_portfolio_outside_its_space_is_refused() -> None:
         study(portfolio=[({"family": "fit", "fit.d": 3}, "all")])
 
 
-def test_needs_are_cut_to_the_widest_slot() -> None:
-    from dataclasses import replace
-
-    def wide(config: Any) -> Any:
-        return replace(learner(config), cpu=4)
-
-    found = Study(space=SPACE, learner=wide, portfolio=PORTFOLIO, settings=study().settings)
-    segment = found.ask(left=150, slots=(Resources(cpu=2),))
+def test_a_segment_takes_all_cores_of_its_slot() -> None:
+    segment = study().ask(left=150, slots=(Resources(cpu=1), Resources(cpu=2)))
     assert segment is not None and segment.needs.cpu == 2
 
 

@@ -220,7 +220,7 @@ class Study:
             from_rows=step.from_rows,
             to_rows=step.to_rows,
             cap_s=_milliseconds(step.cap),
-            needs=Resources(cpu=min(step.candidate.learner.cpu, widest)),
+            needs=Resources(cpu=widest),  # a thread for each core of its slot
         )
 
     # telling
