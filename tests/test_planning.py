@@ -207,9 +207,11 @@ def test_a_time_too_short_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cpus", "gib", "wanted"), [(2, 24.0, 2), (16, 8.0, 8), (2, 0.5, 1), (4, 0.0, 4)], ids=str
+    ("cpus", "gib", "wanted"),
+    [(2, 24.0, 2), (4, 24.0, 4), (16, 24.0, 4), (64, 256.0, 16), (16, 2.0, 2), (2, 0.5, 1), (4, 0.0, 4)],
+    ids=str,
 )
-def test_a_worker_for_each_core_as_far_as_the_memory_goes(cpus: int, gib: float, wanted: int) -> None:
+def test_four_workers_then_threads_as_far_as_the_memory_goes(cpus: int, gib: float, wanted: int) -> None:
     assert planning.workers(cpus, int(gib * 2**30)) == wanted
 
 

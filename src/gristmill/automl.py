@@ -324,8 +324,8 @@ def _cores(session: _Session, executor: Executor) -> tuple[int, int]:
             session.tell("warning", doubt)
     slots = [slot.cpu for slot in executor.slots()] or [1] * planning.cores()
     if min(slots) > 1 and session.ray is None:
-        count = f"{len(slots)} model{'s' if len(slots) > 1 else ''} at a time"
-        session.tell("note", f"for want of memory {count}, with {min(slots)} cores each")
+        models = f"{len(slots)} models" if len(slots) > 1 else "one model"
+        session.tell("note", f"{models} at a time, with {min(slots)} cores each")
     return sum(slots), min(slots)
 
 

@@ -33,6 +33,8 @@ MINIMUM_S = 10.0
 """Longest side in pixels that is ever stored: the size the embedded weights were trained at."""
 
 
+FEW_WORKERS, MOST_THREADS = 4, 4
+"""So many workers, and more only where each has as many threads already."""
 WORKER_BYTES = 2**30
 """Memory that a worker should have: a fine-tuned network at 128 pixels holds 0.9 to 1.8 GiB."""
 THREADS_PAY = 0.8
@@ -45,13 +47,15 @@ def cores() -> int:
 
 
 def workers(cpus: int, memory: int) -> int:
-    """How many segments are trained at once: one for each core, fewer where `memory` bytes (0: unknown) would
-    not do. Then each has several threads.
+    """How many segments are trained at once: one for each core up to four; with more cores each has several
+    threads. Fewer where `memory` bytes (0: unknown) would not do.
 
-    A thread each is best where it can be had: two workers of one thread do 1.13 to 1.33 times what one of two
-    does (`benchmarks/threads.py`), and find better models on the tables (`benchmarks/divide.py`).
+    By regret on the tables (`benchmarks/divide.py`) a worker for each of 2 and 4 cores is best, of 8 four
+    workers of two threads, of 16 four of four (0.082, and 0.133 with sixteen): what wins is trained one rung
+    after the other, and only more threads make that shorter.
     """
-    return max(1, min(cpus, memory // WORKER_BYTES)) if memory else cpus
+    count = min(cpus, max(FEW_WORKERS, cpus // MOST_THREADS))
+    return max(1, min(count, memory // WORKER_BYTES)) if memory else count
 
 
 def check_time(seconds: float, segments: int | None = None) -> None:
