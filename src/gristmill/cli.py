@@ -290,7 +290,7 @@ def evaluate(
     path: Path_,
     as_json: Json_ = False,
 ) -> None:
-    """The same metrics on new labelled data."""
+    """The same metrics on new labelled data (on their test part alone, when they have one)."""
     from gristmill import automl
 
     found = automl.evaluate(bundle, path)

@@ -153,18 +153,24 @@ class AuditResult:
 
 @dataclass(frozen=True, kw_only=True)
 class NewData:
-    """A bundle on new labelled data: `evaluation`, and the inputs that could not be read, with reasons."""
+    """A bundle on new labelled data: `evaluation`, the inputs that could not be read, with reasons, and
+    `notes`: what is to be known about the data, such as the part that was scored."""
 
     evaluation: Evaluation
     unreadable: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready record."""
-        return {"evaluation": self.evaluation.to_json(), "unreadable": [list(u) for u in self.unreadable]}
+        return {
+            "evaluation": self.evaluation.to_json(),
+            "unreadable": [list(u) for u in self.unreadable],
+            "notes": list(self.notes),
+        }
 
     def summary(self) -> str:
         """The metrics with their 95 % intervals, a line each."""
-        lines = [f"{self.evaluation.n} rows"]
+        lines = [*self.notes, f"{self.evaluation.n} rows"]
         for name, found in self.evaluation.metrics.items():
             floor = self.evaluation.floor.get(name)
             beside = "" if floor is None else f"   (always the same answer: {floor:.4g})"

@@ -256,7 +256,7 @@ def _source(rows: Rows, wish: _Wish) -> Source:
         groups=groups,
         notes=rows.notes + _target_notes(rows, target, labelled) + notes + group_notes,
         ignored=rows.ignored + ignored,
-        fingerprint=_fingerprint(rows.stamps),
+        fingerprint=fingerprint_of(rows.stamps),
     )
 
 
@@ -453,7 +453,8 @@ def _groups(rows: Rows, wish: _Wish) -> tuple[np.ndarray | None, tuple[str, ...]
     return groups_by_pattern(wish.group, rows.names)
 
 
-def _fingerprint(stamps: Sequence[str]) -> str:
+def fingerprint_of(stamps: Sequence[str]) -> str:
+    """sha256 over the stamps of all files, whatever their order."""
     digest = hashlib.sha256()
     for stamp in sorted(stamps):
         digest.update(stamp.encode("utf-8", "surrogateescape"))
