@@ -11,6 +11,9 @@ from gristmill.data.audit import Audit
 from gristmill.data.source import Source
 from gristmill.deadline import format_duration
 from gristmill.evaluation.evaluate import Evaluation
+from gristmill.evaluation.metrics import metric
+from gristmill.report.text import amount
+from gristmill.task import spoken
 
 Progress = Callable[["Event"], None]
 
@@ -110,6 +113,7 @@ class Result:
         return "\n".join(
             (
                 self.headline,
+                _figures(self.evaluation, self.traditional),
                 f"Model:  {self.bundle}",
                 f"Report: {self.report}",
                 f"Time:   {format_duration(self.spent)}"
@@ -121,6 +125,23 @@ class Result:
         import html
 
         return f"<p><b>{html.escape(self.headline)}</b></p><pre>{html.escape(self.summary())}</pre>"
+
+
+def _figures(found: Evaluation, traditional: float | None) -> str:
+    """The metric that decides: the model's with its 95 % interval, the traditional model's, the floor's."""
+
+    def told(value: float) -> str:
+        share = metric(found.metric).perfect == 1.0
+        return f"{value:.3f}" if share else amount(value, digits=max(4, len(f"{abs(value):.0f}")))
+
+    name, mine, floor = spoken(found.metric), found.score, found.floor.get(found.metric)
+    parts = [f"{name[:1].upper()}{name[1:]} {told(mine.value)} ({told(mine.low)} to {told(mine.high)})"]
+    if traditional is not None:
+        parts.append(f"traditional model {told(traditional)}")
+    if floor is not None:
+        guess = "always the mean" if found.task == "regression" else "always one answer"
+        parts.append(f"{guess} {told(floor)}")
+    return "; ".join(parts)
 
 
 @dataclass(frozen=True, kw_only=True)
