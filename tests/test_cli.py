@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from tests.deployment.conftest import made as made
+from tests.deployment.conftest import table_member, table_task
 
 from gristmill.cli import main
+from gristmill.deployment import bundle, load
 
 
 def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -98,3 +103,26 @@ def test_cells_of_a_csv_are_no_formulas() -> None:
     assert [_safe(v) for v in ("=1+1", "+x", "-x", "@x", "\tx", "-1.5", "cat")] == [
         "'=1+1", "'+x", "'-x", "'@x", "'\tx", "-1.5", "cat",
     ]  # fmt: skip
+
+
+def test_a_number_is_predicted_with_its_range(
+    made: Mapping[str, Path], capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "new.csv").write_text("age,height,city\n40,1.7,Rome\nold,1.8,Oslo\n")
+    code, out, _ = run(capfd, "predict", str(made["weights"]), str(tmp_path / "new.csv"))
+    good, bad = csv.DictReader(out.splitlines())
+    assert code == 0 and list(good) == ["input", "prediction", "low", "high", "abstain", "error"]
+    (p, _) = load(made["weights"]).predict(tmp_path / "new.csv")
+    assert p.interval == pytest.approx((float(good["low"]), float(good["high"])))
+    assert float(good["high"]) - float(good["prediction"]) == pytest.approx(5.0, rel=1e-5)
+    assert (bad["prediction"], bad["low"], bad["high"]) == ("", "", "") and "age" in bad["error"]
+
+
+def test_a_number_without_a_promised_range_has_no_columns_for_it(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    members = [(table_member(tmp_path / "m", 1), 1.0)]
+    bundle.write(tmp_path / "plain.grist", task=table_task("regression"), members=members)
+    (tmp_path / "new.csv").write_text("age,height,city\n40,1.7,Rome\n")
+    _, out, _ = run(capfd, "predict", str(tmp_path / "plain.grist"), str(tmp_path / "new.csv"))
+    assert out.startswith("input,prediction,abstain,error\n")

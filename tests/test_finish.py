@@ -223,3 +223,8 @@ def test_a_member_beyond_the_limits_has_no_score_but_the_reason(
     assert made.facts["bytes"] == 100_000 and made.state == "done"
     assert ("member" in made.artefacts, made.score) == ((True, 0.7) if size is None else (False, None))
     assert made.reason == ("" if size is None else "has 0.1 MB, --max-size is 0.2")
+
+
+def test_what_the_numbers_of_the_search_are_is_said_in_words(folded: Any) -> None:
+    said = finish.Keeper.scale(SimpleNamespace(prepared=folded))  # type: ignore[arg-type]
+    assert said == "how far its accuracy is from always one answer (0) to perfect (1)"

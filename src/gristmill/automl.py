@@ -374,7 +374,7 @@ def _plan(
 def _race(session: _Session, study: Study, executor: Executor, keeper: finish.Keeper) -> None:
     """Step 4: ask for segments, hand them to free workers, tell what came of them, until the time is used."""
     session.interrupts.may_raise = False
-    session.tell("step", "searching: training candidates")
+    session.tell("step", f"searching: training candidates; a candidate's number says {keeper.scale()}")
     worked, began = _time.process_time(), session.deadline.spent()
     while not session.interrupts.signal:
         left = _left(session, keeper)

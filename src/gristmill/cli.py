@@ -290,7 +290,7 @@ def evaluate(
     path: Path_,
     as_json: Json_ = False,
 ) -> None:
-    """The same metrics on new labelled data."""
+    """The same metrics on new labelled data (on their test part alone, when they have one)."""
     from gristmill import automl
 
     found = automl.evaluate(bundle, path)
@@ -466,7 +466,9 @@ def _write_predictions(predictions: Sequence[Any], model: Any, as_json: bool) ->
         sys.stdout.reconfigure(errors="surrogateescape")  # names that are no UTF-8 come out as they were
     labels = list(model.labels)
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["input", "prediction", "abstain", "error", *(f"p({_safe(label)})" for label in labels)])
+    ends = ["low", "high"] if model.manifest.target.calibration.half_width is not None else []
+    shares = [f"p({_safe(label)})" for label in labels]
+    writer.writerow(["input", "prediction", *ends, "abstain", "error", *shares])
     for p in predictions:
         cells = (
             [f"{p.probabilities[label]:.6f}" for label in labels]
@@ -474,8 +476,9 @@ def _write_predictions(predictions: Sequence[Any], model: Any, as_json: bool) ->
             else [""] * len(labels)
         )
         value = "" if p.error else p.label if labels else f"{p.value:.8g}"
+        interval = [f"{end:.8g}" for end in p.interval or ()] or [""] * len(ends)
         abstain = "" if p.error else str(bool(p.abstain)).lower()
-        writer.writerow([_safe(p.input), _safe(value), abstain, _safe(p.error or ""), *cells])
+        writer.writerow([_safe(p.input), _safe(value), *interval, abstain, _safe(p.error or ""), *cells])
 
 
 def _safe(value: object) -> str:

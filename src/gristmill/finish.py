@@ -39,6 +39,7 @@ from gristmill.search.executors.protocol import Executor
 from gristmill.search.journal import Journal
 from gristmill.search.study import Study
 from gristmill.segment import Artefact, Outcome, Segment
+from gristmill.task import spoken
 from gristmill.training import checkpoint
 
 Say = Callable[..., None]
@@ -446,8 +447,13 @@ class Keeper:
         return [c for c in found if not self.limits.exceeded(c.latency_s, c.size)]
 
     def headline(self) -> str:
-        """The kept model in a few words."""
+        """The kept model in a few words; `scale` says what its number is."""
         return "" if self.kept is None else f"{self.kept.score:.3f} ({self.kept.title})"
+
+    def scale(self) -> str:
+        """What the numbers of the search are, to be said before the first of them."""
+        guess = "the mean" if self.prepared.task.target.task == "regression" else "one answer"
+        return f"how far its {spoken(self.prepared.task.metric)} is from always {guess} (0) to perfect (1)"
 
     def reserve(self) -> float:
         """Seconds that the finish needs from now on: building, the agreement check, the test part."""

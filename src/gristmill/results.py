@@ -11,6 +11,9 @@ from gristmill.data.audit import Audit
 from gristmill.data.source import Source
 from gristmill.deadline import format_duration
 from gristmill.evaluation.evaluate import Evaluation
+from gristmill.evaluation.metrics import metric
+from gristmill.report.text import amount
+from gristmill.task import spoken
 
 Progress = Callable[["Event"], None]
 
@@ -110,6 +113,7 @@ class Result:
         return "\n".join(
             (
                 self.headline,
+                _figures(self.evaluation, self.traditional),
                 f"Model:  {self.bundle}",
                 f"Report: {self.report}",
                 f"Time:   {format_duration(self.spent)}"
@@ -121,6 +125,23 @@ class Result:
         import html
 
         return f"<p><b>{html.escape(self.headline)}</b></p><pre>{html.escape(self.summary())}</pre>"
+
+
+def _figures(found: Evaluation, traditional: float | None) -> str:
+    """The metric that decides: the model's with its 95 % interval, the traditional model's, the floor's."""
+
+    def told(value: float) -> str:
+        share = metric(found.metric).perfect == 1.0
+        return f"{value:.3f}" if share else amount(value, digits=max(4, len(f"{abs(value):.0f}")))
+
+    name, mine, floor = spoken(found.metric), found.score, found.floor.get(found.metric)
+    parts = [f"{name[:1].upper()}{name[1:]} {told(mine.value)} ({told(mine.low)} to {told(mine.high)})"]
+    if traditional is not None:
+        parts.append(f"traditional model {told(traditional)}")
+    if floor is not None:
+        guess = "always the mean" if found.task == "regression" else "always one answer"
+        parts.append(f"{guess} {told(floor)}")
+    return "; ".join(parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,18 +174,24 @@ class AuditResult:
 
 @dataclass(frozen=True, kw_only=True)
 class NewData:
-    """A bundle on new labelled data: `evaluation`, and the inputs that could not be read, with reasons."""
+    """A bundle on new labelled data: `evaluation`, the inputs that could not be read, with reasons, and
+    `notes`: what is to be known about the data, such as the part that was scored."""
 
     evaluation: Evaluation
     unreadable: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready record."""
-        return {"evaluation": self.evaluation.to_json(), "unreadable": [list(u) for u in self.unreadable]}
+        return {
+            "evaluation": self.evaluation.to_json(),
+            "unreadable": [list(u) for u in self.unreadable],
+            "notes": list(self.notes),
+        }
 
     def summary(self) -> str:
         """The metrics with their 95 % intervals, a line each."""
-        lines = [f"{self.evaluation.n} rows"]
+        lines = [*self.notes, f"{self.evaluation.n} rows"]
         for name, found in self.evaluation.metrics.items():
             floor = self.evaluation.floor.get(name)
             beside = "" if floor is None else f"   (always the same answer: {floor:.4g})"

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from gristmill import data
-from gristmill.data.source import Source
+from gristmill.data.judging import read_to_judge
 from gristmill.deployment import bundle as bundles
 from gristmill.deployment import runtime
-from gristmill.errors import DataError, UsageError
+from gristmill.errors import UsageError
 from gristmill.evaluation.evaluate import evaluate
 from gristmill.evaluation.metrics import floors
 from gristmill.report import RunReport, render
@@ -21,20 +20,16 @@ from gristmill.run import check_folder, read_json, write_bytes
 
 
 def score(bundle: str | os.PathLike[str], path: Any) -> dict[str, Any]:
-    """The evaluation of a bundle on new labelled data, and what could not be read.
+    """The evaluation of a bundle on new labelled data, what could not be read, and what was scored.
 
     Raises:
-        DataError: if the data lack the target, or hold labels that the bundle does not know.
+        DataError: if the data lack the target or an input, or hold labels that the bundle does not know.
     """
     model = runtime.load(bundle)
-    source = _read(model, path)
+    source = read_to_judge(path, model.task)
     target = model.task.target
-    y = (
-        _codes(source, target.labels)
-        if target.task != "regression"
-        else np.asarray(next(iter(source.targets.values())))
-    )
-    rows = np.flatnonzero(np.isfinite(y) if target.task == "regression" else y >= 0)
+    y = source.targets[target.name]
+    rows = np.flatnonzero(source.labelled)
     given = source.originals(rows, [i.name for i in model.task.inputs])
     raw = model.logits(given)
     readable = np.isfinite(raw).all(axis=1)
@@ -54,49 +49,7 @@ def score(bundle: str | os.PathLike[str], path: Any) -> dict[str, Any]:
     )
     why = model.predict([given[i] for i in np.flatnonzero(~readable)])
     bad = tuple((source.names[i], p.error) for i, p in zip(rows[~readable], why, strict=True))
-    return {"evaluation": found, "unreadable": bad}
-
-
-def _read(model: runtime.Model, path: Any) -> Source:
-    """New data in the shape of the training data: the same target and inputs.
-
-    Raises:
-        DataError: if a column of the training data is missing.
-    """
-    try:
-        return _as_trained(model, path)
-    except UsageError as error:  # about options that the user never gave
-        target, inputs = model.task.target, model.task.inputs
-        raise DataError(
-            "New data must hold the target and the inputs that the model was trained on.",
-            got=error.got,
-            next_step=f"name the target {target.name}, and the inputs {', '.join(i.name for i in inputs)}",
-        ) from None
-
-
-def _as_trained(model: runtime.Model, path: Any) -> Source:
-    target, inputs = model.task.target, model.task.inputs
-    task = "regression" if target.task == "regression" else "multiclass"  # a third class is told by its name
-    if model.task.has_images:
-        is_table = isinstance(path, (str, os.PathLike)) and Path(path).is_file()
-        return data.read(path, target=target.name if is_table else None, task=task, group="none")
-    names = ",".join(i.name for i in inputs)
-    return data.read(path, target=target.name, inputs=names, task=task)
-
-
-def _codes(source: Source, labels: Sequence[str]) -> np.ndarray:
-    """Label codes of the bundle for the labels of the new data."""
-    given = source.task.target.labels
-    unknown = sorted(set(given) - set(labels))
-    if unknown:
-        raise DataError(
-            "New data may only hold labels that the model knows.",
-            got=", ".join(unknown[:5]),
-            next_step=f"the model knows {', '.join(labels[:10])}",
-        )
-    table = np.asarray([labels.index(label) for label in given] + [-1])
-    codes = np.asarray(next(iter(source.targets.values())))
-    return np.asarray(table[codes])
+    return {"evaluation": found, "unreadable": bad, "notes": source.notes}
 
 
 def _floor(model: runtime.Model, y: np.ndarray) -> Mapping[str, float]:

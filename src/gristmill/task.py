@@ -17,6 +17,7 @@ CLASSIFICATION_METRICS: tuple[str, ...] = (
     "accuracy", "balanced_accuracy", "macro_f1", "log_loss", "roc_auc",
 )  # fmt: skip
 REGRESSION_METRICS: tuple[str, ...] = ("rmse", "mae", "r2")
+_WRITTEN = {"macro_f1": "macro F1", "roc_auc": "ROC AUC", "rmse": "RMSE", "mae": "MAE", "r2": "R²"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +97,11 @@ class Task:
 def metrics_for(kind: TaskKind) -> tuple[str, ...]:
     """Names of the metrics that fit a task kind, the default first for balanced data."""
     return REGRESSION_METRICS if kind == "regression" else CLASSIFICATION_METRICS
+
+
+def spoken(metric: str) -> str:
+    """A metric's name as people write it: `balanced accuracy`, `RMSE`."""
+    return _WRITTEN.get(metric, metric.replace("_", " "))
 
 
 def default_metric(target: Target, class_counts: Sequence[int] = ()) -> str:

@@ -162,6 +162,29 @@ def test_the_fingerprint_follows_every_file(tmp_path: Path) -> None:
     assert len({first, second, read(tmp_path).fingerprint}) == 3
 
 
+def test_what_was_found_by_looking_is_said(tmp_path: Path) -> None:
+    pictures = read(fill(tmp_path / "p", {"a": 30, "b": 3, "c": 30}))
+    assert pictures.notes == (
+        'Predicting "label": 3 classes (multiclass).',
+        'Balanced accuracy decides, because the smallest class, "b", has 3 of 63. --metric overrides.',
+    )
+    given = read(tmp_path / "p", metric="log_loss").notes
+    assert given == pictures.notes[:1], "what the user said needs no saying"
+    rows = read(table(tmp_path / "t.csv"), target="sold").notes
+    assert "Learning from numbers: size; categories: colour." in rows
+    assert "Accuracy decides, because no class is rare. --metric overrides." in rows
+    numbers = read(tmp_path / "t.csv", target="size", task="regression").notes
+    assert "RMSE decides, because the target is a number. --metric overrides." in numbers
+    assert "Learning from categories: colour, sold." in numbers
+
+
+def test_many_columns_are_named_in_short(tmp_path: Path) -> None:
+    lines = [",".join(str((i * k) % 7 + 0.5) for k in range(1, 12)) + f",{'ab'[i % 2]}" for i in range(40)]
+    (tmp_path / "t.csv").write_text("\n".join([",".join("cdefghijklm") + ",y", *lines]) + "\n")
+    (note,) = (n for n in read(tmp_path / "t.csv", target="y").notes if n.startswith("Learning"))
+    assert note == "Learning from numbers: c, d, e, f, g, h, j, k and 2 more."
+
+
 def test_rare_classes_change_the_default_metric(tmp_path: Path) -> None:
     fill(tmp_path, {"a": 30, "b": 30, "c": 3})
     assert read(tmp_path).task.metric == "balanced_accuracy"

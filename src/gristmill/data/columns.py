@@ -155,7 +155,7 @@ def why_unusable(column: Column, training: np.ndarray) -> str | None:
     if not distinct:
         return "every cell is empty"
     if len(distinct) == 1 and present == int(np.sum(training)):
-        return f'the same value in every row ("{_shown(distinct[0])}")'
+        return f'the same value in every row ("{shown(distinct[0])}")'
     if column.kind == "date":
         return "dates, which this version does not learn from"
     if column.kind == "text":
@@ -232,7 +232,7 @@ def _quantity(column: Column, distinct: list[Any]) -> tuple[Target, np.ndarray]:
     if len(distinct) < 2:
         raise DataError(
             "A target must have at least two different values.",
-            got=f'"{column.name}" is {_shown(distinct[0])} in every row',
+            got=f'"{column.name}" is {shown(distinct[0])} in every row',
             next_step="choose another column with --target",
         )
     return Target(name=column.name, task="regression"), column.values
@@ -251,7 +251,7 @@ def _classes(column: Column, distinct: list[Any], task: str | None) -> tuple[Tar
     if len(distinct) < 2:
         raise DataError(
             "There must be at least two classes to tell apart.",
-            got=f'only one, "{_shown(distinct[0])}"',
+            got=f'only one, "{shown(distinct[0])}"',
             next_step="add examples of a second class",
         )
     kind: TaskKind = "binary" if len(order) == 2 else "multiclass"
@@ -268,10 +268,10 @@ def _classes(column: Column, distinct: list[Any], task: str | None) -> tuple[Tar
         values[missing] = -1
     else:
         values = np.array([-1 if v is None else codes[v] for v in column.values], dtype=np.int64)
-    return Target(name=column.name, task=kind, labels=tuple(_shown(v) for v in order)), values
+    return Target(name=column.name, task=kind, labels=tuple(shown(v) for v in order)), values
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """A value as a label: 3.0 is "3"."""
     if isinstance(value, (float, np.floating)):
         return str(int(value)) if float(value).is_integer() else repr(float(value))

@@ -61,10 +61,13 @@ def _read_folder(root: Path, choice: Choice) -> Rows:
     splits = [path for path in sheets if split_columns(peek(path))]
     tables = [path for path in sheets if path not in splits]
     pictured = [name for name in seen.folders if folders.has_pictures(str(root / name))]
-    if tables and (len(pictured) < 2 or any(_picture_columns(peek(path), choice) for path in tables)):
+    if tables and (
+        len(pictured) < choice.fewest_classes or any(_picture_columns(peek(path), choice) for path in tables)
+    ):
         return _read_tables(root, tables, choice)
     found = {PARTS[name.lower()]: name for name in pictured if name.lower() in PARTS}
-    rows = _read_parts(root, seen, found) if "train" in found else _read_classes(root, seen, pictured)
+    in_parts = choice.are_parts(pictured, list(found))
+    rows = _read_parts(root, seen, found) if in_parts else _read_classes(root, seen, choice)
     if len(splits) > 1:
         raise _ambiguous(root, [path.name for path in splits])
     if splits and not any(rows.given):
@@ -73,13 +76,13 @@ def _read_folder(root: Path, choice: Choice) -> Rows:
     return replace(rows, ignored=rows.ignored + others)
 
 
-def _read_classes(root: Path, seen: folders.Look, pictured: list[str]) -> Rows:
+def _read_classes(root: Path, seen: folders.Look, choice: Choice) -> Rows:
     pictures, labels, strays = _classes(root, "", seen)
     if not pictures:
         loose = [name for name in seen.files if folders.ending(name) in folders.PICTURE_ENDINGS]
         raise _loose(root, loose) if loose else folders.no_pictures(root, strays)
     count = len(set(labels))
-    if count == 1:
+    if count < choice.fewest_classes:
         raise DataError(
             "There must be at least two classes to tell apart.",
             got=f'one folder with pictures, "{labels[0]}", in {root}',
@@ -280,7 +283,7 @@ def _take_parts(rows: Rows, choice: Choice) -> Rows:
             and are_parts(cells)
         ):
             given = [PARTS[cell.strip().lower()] for cell in cells]
-            if "train" not in given:
+            if "train" not in given and not choice.to_judge:
                 continue
             rest = {other: values for other, values in rows.cells.items() if other != name}
             note = f'The column "{name}" says which rows are in which part.'

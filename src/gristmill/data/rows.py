@@ -44,13 +44,46 @@ class Rows:
     ignored: tuple[tuple[str, str], ...] = ()
     lacking: Mapping[str, str] | None = None
 
+    def only(self, kept: Sequence[int]) -> Rows:
+        """Some of the rows, in that order."""
+        return replace(
+            self,
+            names=[self.names[i] for i in kept],
+            given=[self.given[i] for i in kept],
+            paths=None if self.paths is None else [self.paths[i] for i in kept],
+            cells={
+                name: cells[list(kept)] if isinstance(cells, np.ndarray) else [cells[i] for i in kept]
+                for name, cells in self.cells.items()
+            },
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Columns of a table that the user named: `inputs` (None: all that are useful) and those `kept_out`."""
+    """Columns of a table that the user named: `inputs` (None: all that are useful) and those `kept_out`.
+
+    `judged_labels`: of the model that the rows shall judge; None: rows to learn from.
+    """
 
     inputs: tuple[str, ...] | None = None
     kept_out: frozenset[str] = frozenset()
+    judged_labels: tuple[str, ...] | None = None
+
+    @property
+    def to_judge(self) -> bool:
+        """Whether the rows only judge a model: what training needs is not asked for."""
+        return self.judged_labels is not None
+
+    @property
+    def fewest_classes(self) -> int:
+        """Folders with pictures that there must be."""
+        return 1 if self.to_judge and "image" in (self.inputs or ()) else 2
+
+    def are_parts(self, folders: Sequence[str], parts: Sequence[str]) -> bool:
+        """Whether some of these `folders` with pictures are `parts` above the class folders."""
+        if "train" in parts or not self.to_judge:
+            return "train" in parts
+        return bool(folders) and len(parts) == len(folders) and not {*folders} & {*(self.judged_labels or ())}
 
     def may_be_picture(self, name: str) -> bool:
         """Whether a column of paths may be the picture of its rows."""
@@ -166,7 +199,7 @@ def apply_split(rows: Rows, split: Mapping[str, str], file: str) -> Rows:
     if without:
         first = rows.names[given.index("")]
         notes.append(
-            f"{file} does not name {without} of the pictures, such as {first}; they are used for training."
+            f"{file} does not name {without} of the pictures, such as {first}; they count as training rows."
         )
     parts = ", ".join(f"{given.count(part):,} {part}" for part in ("train", "valid", "test") if part in given)
     return replace(

@@ -23,9 +23,11 @@ from gristmill.data.columns import Column, column, target_of, why_unusable
 from gristmill.data.grouping import groups_by_column, groups_by_pattern
 from gristmill.data.rows import Choice, Rows, apply_split, join, split_of
 from gristmill.errors import DataError, UsageError, did_you_mean
-from gristmill.task import InputSpec, Target, Task, check_metric, default_metric
+from gristmill.task import InputSpec, Target, Task, check_metric, default_metric, spoken
 
 _GROUPS_ROWS = "groups the rows; not an input"
+_NAMED = 8
+"""Columns of a kind that the note about them names."""
 _TARGET_NAMES = ("target", "label", "labels")
 
 
@@ -241,6 +243,7 @@ def _source(rows: Rows, wish: _Wish) -> Source:
     labelled = ~np.isnan(values) if target.task == "regression" else values >= 0
     _check_classes(rows, target, values, training)
     inputs, kinds, ignored, notes = _choose_inputs(rows, wish, aim.name, training)
+    metric, metric_notes = _metric(wish, target, values[training & labelled])
     groups, group_notes = _groups(rows, wish)
     specs = tuple(
         InputSpec(name=name, kind="category" if kind == "category" else kind) for name, kind in kinds
@@ -248,15 +251,15 @@ def _source(rows: Rows, wish: _Wish) -> Source:
     return Source(
         origin=rows.origin,
         layout=rows.layout,
-        task=Task(inputs=specs, targets=(target,), metric=_metric(wish, target, values[training & labelled])),
+        task=Task(inputs=specs, targets=(target,), metric=metric),
         names=tuple(rows.names),
         inputs=inputs,
         targets={target.name: values},
         given=np.array(rows.given, dtype=object).astype(str),
         groups=groups,
-        notes=rows.notes + _target_notes(rows, target, labelled) + notes + group_notes,
+        notes=rows.notes + _target_notes(rows, target, labelled) + notes + metric_notes + group_notes,
         ignored=rows.ignored + ignored,
-        fingerprint=_fingerprint(rows.stamps),
+        fingerprint=fingerprint_of(rows.stamps),
     )
 
 
@@ -339,18 +342,26 @@ def _quoted(labels: Sequence[str], most: int = 10) -> str:
     return shown if len(labels) <= most else f"{shown} and {len(labels) - most} more"
 
 
-def _metric(wish: _Wish, target: Target, values: np.ndarray) -> str:
+def _metric(wish: _Wish, target: Target, values: np.ndarray) -> tuple[str, tuple[str, ...]]:
+    """The metric that decides; and why, when the user did not name it."""
     if wish.metric is not None:
-        return check_metric(wish.metric, target.task)
+        return check_metric(wish.metric, target.task), ()
     counts = () if target.task == "regression" else np.bincount(values, minlength=len(target.labels)).tolist()
-    return default_metric(target, counts)
+    metric = default_metric(target, counts)
+    if target.task == "regression":
+        why = "the target is a number"
+    elif metric == "accuracy":
+        why = "no class is rare"
+    else:
+        rarest = int(np.argmin(counts))
+        why = f'the smallest class, "{target.labels[rarest]}", has {counts[rarest]:,} of {sum(counts):,}'
+    said = spoken(metric)
+    return metric, (f"{said[:1].upper()}{said[1:]} decides, because {why}. --metric overrides.",)
 
 
 def _target_notes(rows: Rows, target: Target, labelled: np.ndarray) -> tuple[str, ...]:
-    notes = []
-    if rows.paths is None or rows.picture_column:
-        kind = "numbers" if target.task == "regression" else f"{len(target.labels)} classes"
-        notes.append(f'Predicting "{target.name}": {kind} ({target.task}).')
+    kind = "numbers" if target.task == "regression" else f"{len(target.labels)} classes"
+    notes = [f'Predicting "{target.name}": {kind} ({target.task}).']
     without = int(np.sum(~labelled))
     if without:
         first = rows.names[int(np.argmin(labelled))]
@@ -385,11 +396,17 @@ def _choose_inputs(rows: Rows, wish: _Wish, target: str, training: np.ndarray) -
             ignored.append((name, reason or "not used"))
     if not inputs:
         raise _nothing_to_learn_from(ignored)
-    numbers = sum(kind == "number" for _, kind in kinds)
-    note = f"Learning from {numbers} number and {len(kinds) - numbers} category columns."
+    note = f"Learning from {'; '.join(_named(kinds, kind) for kind in dict.fromkeys(k for _, k in kinds))}."
     dropped = [f"{name} ({reason})" for name, reason in ignored if not reason.startswith("--")]
     left_out = (f"Left out: {'; '.join(dropped)}. --inputs overrides.",) if dropped else ()
     return inputs, kinds, tuple(ignored), (note, *left_out)
+
+
+def _named(kinds: Sequence[tuple[str, Any]], wanted: str) -> str:
+    """`numbers: age, height and 3 more`."""
+    names = [name for name, kind in kinds if kind == wanted]
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return f"{'numbers' if wanted == 'number' else 'categories'}: {', '.join(names[:_NAMED])}{more}"
 
 
 def _picture_input(rows: Rows, wish: _Wish, target: str) -> _Chosen:
@@ -453,7 +470,8 @@ def _groups(rows: Rows, wish: _Wish) -> tuple[np.ndarray | None, tuple[str, ...]
     return groups_by_pattern(wish.group, rows.names)
 
 
-def _fingerprint(stamps: Sequence[str]) -> str:
+def fingerprint_of(stamps: Sequence[str]) -> str:
+    """sha256 over the stamps of all files, whatever their order."""
     digest = hashlib.sha256()
     for stamp in sorted(stamps):
         digest.update(stamp.encode("utf-8", "surrogateescape"))
