@@ -13,6 +13,7 @@ from tests.deployment.conftest import table_member, table_task
 
 from gristmill.cli import main
 from gristmill.deployment import bundle, load
+from gristmill.search.lock import RunLock
 
 
 def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -86,6 +87,57 @@ def test_runs_in_an_empty_folder_say_how_to_begin(
     monkeypatch.chdir(tmp_path)
     assert run(capfd, "runs")[:2] == (0, "no runs here; start one with: gristmill fit PATH\n")
     assert json.loads(run(capfd, "runs", "--json")[1]) == []
+
+
+@pytest.fixture
+def runs_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Four runs with a checkpoint of 1 MB each: finished, unfinished, extended and killed, held."""
+    from gristmill.run import claim, locate, write_json
+    from gristmill.search.journal import Journal
+
+    for name in ("done", "open", "extended", "held"):
+        made = locate(tmp_path / f"{name}.grist", name)
+        claim(made, {})
+        (made.folder / "segments").mkdir()
+        (made.folder / "segments" / "checkpoint").write_bytes(b"x" * 1_000_000)
+        if name != "open":
+            write_json(made.result, {"state": "finished", "metric": "rmse", "score": 1.0, "spent": 12.0})
+        with Journal.open(made.journal) as journal:
+            journal.append("clock", {"spent": 20.0 if name == "extended" else 12.1})
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def kept(folder: Path) -> list[str]:
+    return sorted(p.parent.stem for p in folder.glob("*.run/segments"))
+
+
+def test_prune_without_a_name_leaves_out_what_is_not_finished_or_has_a_driver(
+    capfd: pytest.CaptureFixture[str], runs_here: Path
+) -> None:
+    with RunLock(runs_here / "held.run" / "lock"):
+        code, out, err = run(capfd, "runs", "prune")
+    assert (code, out) == (0, "freed 1.0 MB\n")
+    assert kept(runs_here) == ["extended", "held", "open"]
+    assert "held.run is in use" in err
+    assert "extended.run was extended" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("open", "Only a finished run"), ("extended", "stopped on the way"), ("held", "wait until it ends")],
+)
+def test_prune_refuses_a_named_run_that_would_lose_work(
+    capfd: pytest.CaptureFixture[str], runs_here: Path, name: str, words: str
+) -> None:
+    with RunLock(runs_here / "held.run" / "lock"):
+        code, _, err = run(capfd, "runs", "prune", f"{name}.run")
+    assert (code, words in err) == (2, True), err
+    assert kept(runs_here) == ["done", "extended", "held", "open"]
+
+
+def test_prune_says_what_is_lost(capfd: pytest.CaptureFixture[str]) -> None:
+    assert "--fresh" in run(capfd, "runs", "prune", "--help")[1]
 
 
 def test_help_and_version_import_nothing_heavy() -> None:

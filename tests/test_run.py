@@ -7,6 +7,7 @@ import pytest
 
 from gristmill.errors import RunError, UsageError
 from gristmill.run import (
+    check_unpruned,
     claim,
     clear,
     identity_of,
@@ -111,6 +112,11 @@ def test_runs_are_listed_and_pruned(tmp_path: Path) -> None:
     assert prune(run.folder) == 1000
     assert not (run.folder / "segments").exists()
     assert run.result.exists()
+    with pytest.raises(RunError, match="pruned run cannot go on") as caught:
+        check_unpruned(run)
+    assert "--fresh" in str(caught.value)
+    claim(run, {}, fresh=True)
+    check_unpruned(run)
 
 
 def test_clear_on_an_empty_run_is_harmless(tmp_path: Path) -> None:

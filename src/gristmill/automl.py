@@ -28,7 +28,17 @@ from gristmill.errors import BudgetError, DataError, GristmillError, ResourceErr
 from gristmill.interrupts import Interrupts, remembered
 from gristmill.limits import Limits
 from gristmill.results import AuditResult, Event, NewData, Progress, Result
-from gristmill.run import Run, claim, clear, identity_of, locate, output_path, read_json, write_json
+from gristmill.run import (
+    Run,
+    check_unpruned,
+    claim,
+    clear,
+    identity_of,
+    locate,
+    output_path,
+    read_json,
+    write_json,
+)
 from gristmill.search.executors import memory
 from gristmill.search.executors.local import LocalExecutor
 from gristmill.search.executors.protocol import Executor
@@ -175,6 +185,7 @@ def fit(
     with _owned(run, problem, take_over, fresh) as (journal, interrupts):
         if (done := _finished(run, seconds)) is not None:
             return done
+        check_unpruned(run)
         spent = _time.monotonic() - began + finish.spent_before(journal)
         deadline = Deadline.after(seconds, already_spent=spent)
         how = _reading(run, source, deadline)

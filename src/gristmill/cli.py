@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gristmill.errors import GristmillError, UsageError, of_the_disk
+from gristmill.errors import GristmillError, RunError, UsageError, of_the_disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -425,11 +425,14 @@ def runs_prune(
         bool, typer.Option("--cache", help="Also empty the cache of prepared pictures.")
     ] = False,
 ) -> None:
-    """Delete checkpoints and logs of finished runs (the bundle and the report stay)."""
+    """Delete checkpoints and logs of finished runs. The model, the report and the journal stay; a larger
+    --time can no longer extend such a run, it must be started anew with --fresh."""
     from gristmill.run import list_runs, prune
 
-    names = run or [r["name"] for r in list_runs(Path.cwd()) if r["state"] == "finished"]
-    freed = sum(prune(_run_folder(n)) for n in names)
+    if run:
+        freed = sum(prune(Path(name)) for name in run)
+    else:
+        freed = sum(_pruned(r["name"]) for r in list_runs(Path.cwd()) if r["state"] == "finished")
     if cache:
         from gristmill.data.store import clear
 
@@ -437,10 +440,15 @@ def runs_prune(
     typer.echo(f"freed {freed / 1e6:.1f} MB")
 
 
-def _run_folder(name: str) -> Path:
-    if not (Path(name) / "run.json").exists():
-        raise UsageError("A run folder must hold run.json.", got=name, next_step="gristmill runs")
-    return Path(name)
+def _pruned(name: str) -> int:
+    """The bytes freed of one run among others; one that cannot be pruned is left out and named."""
+    from gristmill.run import prune
+
+    try:
+        return prune(Path(name))
+    except RunError as error:
+        print(f"left out: {_plain(str(error.got))}", file=sys.stderr)
+        return 0
 
 
 def _process_age() -> float:

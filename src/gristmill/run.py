@@ -23,11 +23,16 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gristmill.errors import RunError, UsageError, of_the_disk
 
+if TYPE_CHECKING:
+    from gristmill.search.lock import RunLock
+
 RUN_VERSION = 1
+WRITING_S = 2.0
+"""A finished run's journal is at most so many seconds ahead of its result, which is written just before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,11 +291,63 @@ def _result(path: Path) -> dict[str, Any]:
 
 
 def prune(path: Path) -> int:
-    """Delete what a finished run no longer needs (segments and logs); returns the bytes freed."""
-    freed = 0
-    for name in ("segments", "logs"):
-        target = path / name
-        if target.is_dir():
-            freed += sum(f.stat().st_size for f in target.rglob("*") if f.is_file())
-            shutil.rmtree(target)
-    return freed
+    """Delete what a finished run no longer needs (segments and logs); returns the bytes freed.
+
+    A pruned run cannot go on, so this is marked in run.json before anything is deleted.
+
+    Raises:
+        UsageError: if it is no run folder.
+        RunError: if the run is not finished, or a driver is extending it.
+    """
+    if not (path / "run.json").exists():
+        raise UsageError("A run folder must hold run.json.", got=path, next_step="gristmill runs")
+    with _lock_to_prune(path):
+        _check_finished(path)
+        write_json(path / "run.json", {**read_json(path / "run.json"), "pruned": True})
+        freed = 0
+        for name in ("segments", "logs"):
+            target = path / name
+            if target.is_dir():
+                freed += sum(f.stat().st_size for f in target.rglob("*") if f.is_file())
+                shutil.rmtree(target)
+        return freed
+
+
+def check_unpruned(run: Run) -> None:
+    """Raise RunError when the run's checkpoints were deleted: nothing can go on without them."""
+    if read_json(run.folder / "run.json").get("pruned"):
+        raise RunError(
+            "A pruned run cannot go on: what it trained was deleted.",
+            got=run.folder.name,
+            next_step="use --fresh to start it anew (this deletes the old run and its model), "
+            "or another name with --out",
+        )
+
+
+def _lock_to_prune(path: Path) -> RunLock:
+    from gristmill.search.lock import RunLock
+
+    try:
+        return RunLock(path / "lock")
+    except RunError as error:
+        raise RunError(
+            "Only a run without a driver can be pruned.",
+            got=error.got,
+            next_step="wait until it ends, or stop it",
+        ) from None
+
+
+def _check_finished(path: Path) -> None:
+    """Raise RunError unless the run is finished; of one that was extended, the extension counts."""
+    from gristmill.search.journal import read
+
+    result = _result(path / "result.json")
+    journal = path / "journal.jsonl"
+    clock = [float(x.data["spent"]) for x in read(journal) if x.kind == "clock"] if journal.exists() else []
+    extended = result and max(clock, default=0.0) > float(result.get("spent") or 0.0) + WRITING_S
+    if result.get("state") != "finished" or extended:
+        raise RunError(
+            "Only a finished run can be pruned.",
+            got=f"{path} was extended and stopped on the way" if extended else path,
+            next_step="give its fit command again, it goes on; or delete the folder to give it up",
+        )

@@ -74,6 +74,24 @@ def test_counted_mode_repeats_itself(made: gristmill.Result, flowers: Path, tmp_
     assert len(own) == 1 and own[0]["own_s"] > 0.0 and own[0]["seconds"] > 0.0, "what the driver itself used"
 
 
+def test_a_pruned_run_prints_its_result_and_refuses_more_time(
+    made: gristmill.Result, flowers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(made.bundle.with_suffix(".run"), tmp_path / "iris.run")
+    shutil.copy(made.bundle, tmp_path / "iris.grist")
+    fit = ["fit", str(flowers), "--target", "species", "--segments", "6", "--quiet"]
+    fit += ["--out", str(tmp_path / "iris.grist")]
+    assert main(["runs", "prune", str(folder)]) == 0
+    assert main(fit) == 0, "what was found stays"
+    result = folder / "result.json"
+    result.write_text(json.dumps({**json.loads(result.read_text()), "budget": 10.0}))  # now it asks for more
+    capsys.readouterr()
+    assert main(fit) == 2
+    assert "pruned" in (err := capsys.readouterr().err) and "--fresh" in err
+    assert (tmp_path / "iris.grist").read_bytes() == made.bundle.read_bytes()
+    assert not (folder / "segments").exists()
+
+
 def test_what_a_run_measured_is_remembered_in_numbers_only(made: gristmill.Result, flowers: Path) -> None:
     from gristmill.experience import local_path
     from gristmill.search.metatable import Table, extended
