@@ -1,7 +1,8 @@
 """Into how many workers should the cores of a machine be divided? Simulated, on the LCBench surrogate.
 
-    python benchmarks/divide.py --tables FOLDER            the even tasks, with the portfolio; rows, a table
-    python benchmarks/divide.py --tables FOLDER --tasks 2  a quick look, no row kept
+    python benchmarks/divide.py --tables FOLDER          the even tasks, with the portfolio; what has rows is
+                                                         skipped
+    python benchmarks/divide.py --tables FOLDER --quick  two tasks, up to four cores, no row kept
 
 C cores are C / t workers of t threads. A worker of t threads is t ** SPEED as fast as one of a thread
 (`benchmarks/threads.py`: 1.50 to 1.77 times with two, median 1.75). Each division gets the same wall clock:
@@ -38,14 +39,16 @@ def main() -> int:
     """Race every division on every task; print the mean regrets and keep them."""
     options = _arguments()
     world = Lcbench(Path(options.tables) / "lcbench")
-    tasks = world.tasks[::2][: options.tasks]
-    rows = []
-    for cores in CORES:
+    tasks = world.tasks[::2][: 2 if options.quick else None]
+    known = [] if options.quick else rowfile.read(options.results)
+    done = {(r["cores_divided"], r["trainings"]) for r in known}
+    for cores in CORES[:2] if options.quick else CORES:
         for trainings in TRAININGS:
-            rows += divided(world, tasks, cores, trainings)
-            print(table(rows[-len(threads_of(cores)) :]), flush=True)
-    if options.tasks is None:
-        rowfile.append(options.results, rows)
+            if (cores, trainings) not in done:
+                rows = divided(world, tasks, cores, trainings)
+                print(table(rows), flush=True)
+                if not options.quick:
+                    rowfile.append(options.results, rows)
     return 0
 
 
@@ -100,7 +103,7 @@ def _arguments() -> argparse.Namespace:
     shared = os.environ.get("GRISTMILL_SHARED", str(HERE.parents[1] / "shared"))
     parser.add_argument("--tables", default=shared + "/search-tables")
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--tasks", type=int, default=None, help="so many of the even tasks; default: all")
+    parser.add_argument("--quick", action="store_true")
     return parser.parse_args()
 
 

@@ -217,7 +217,7 @@ def test_four_workers_then_threads_as_far_as_the_memory_goes(cpus: int, gib: flo
 
 def test_a_worker_of_two_threads_is_priced_at_its_speed(bars: Prepared) -> None:
     deadline = Deadline.after(float("inf"), clock=VirtualClock())
-    one, two = (planning.make(bars, deadline, 2, pretrained=False, threads=t) for t in (1, 2))
+    one, two = (planning.make(bars, deadline, 2, pretrained=False, count=n) for n in (2, 1))
     config = next(c for c, _ in one.portfolio if one.learner(c).resumable)
     ratio = one.learner(config).seconds_per_row / two.learner(config).seconds_per_row
     assert ratio == pytest.approx(2**planning.THREADS_PAY)

@@ -328,16 +328,16 @@ def _executor(session: _Session) -> Executor:
 
 
 def _cores(session: _Session, executor: Executor) -> tuple[int, int]:
-    """Cores that train, and those of one worker; said where they are not simply those of this machine."""
+    """Cores that train, and the workers that divide them; said where they are not simply one for each."""
     if isinstance(executor, RayExecutor):
         session.tell("note", executor.describe())
         for doubt in executor.doubts():
             session.tell("warning", doubt)
     slots = [slot.cpu for slot in executor.slots()] or [1] * planning.cores()
-    if min(slots) > 1 and session.ray is None:
+    if len(slots) < sum(slots) and session.ray is None:
         models = f"{len(slots)} models" if len(slots) > 1 else "one model"
-        session.tell("note", f"{models} at a time, with {min(slots)} cores each")
-    return sum(slots), min(slots)
+        session.tell("note", f"{models} at a time on {sum(slots)} cores")
+    return sum(slots), len(slots)
 
 
 def _plan(
@@ -350,7 +350,7 @@ def _plan(
         prepared,
         session.deadline,
         cores[0],
-        threads=cores[1],
+        count=cores[1],
         pretrained=not session.problem.from_scratch,
         limits=session.problem.limits,
         entries=session.run.kept_portfolio(),
@@ -504,7 +504,8 @@ def _finish(
     if stopped:
         raise session.interrupts.error(f"; the best model so far is {session.run.output}")
     if session.remember:
-        told = experience.remember(session.journal.lines, keeper.prepared, session.source, keeper.plan.speed)
+        speed = keeper.plan.case.scale
+        told = experience.remember(session.journal.lines, keeper.prepared, session.source, speed)
         session.tell("note", told)
     return result
 
@@ -645,8 +646,8 @@ def work(segment: Segment, context: Mapping[str, Any]) -> Outcome:
 
     Args:
         segment: The piece of work; its parents' outcomes lie in their folders of the run.
-        context: `run`, the run folder; `halvings`, when memory was short: how often to halve its batches;
-            `max_latency` and `max_size`, the limits of a model, or None.
+        context: `run`, the run folder; `threads` for it (default 1); `halvings`, when memory was short:
+            how often to halve its batches; `max_latency` and `max_size`, the limits of a model, or None.
     """
     from gristmill import training
 
@@ -655,7 +656,7 @@ def work(segment: Segment, context: Mapping[str, Any]) -> Outcome:
     folder.mkdir(parents=True, exist_ok=True)
     prepared = _opened(str(run / "prepared"))
     parents = {p: _outcome_of(run / "segments" / p) for p in segment.parents}
-    threads, halvings = segment.needs.cpu, int(context.get("halvings", 0))
+    threads, halvings = int(context.get("threads", 1)), int(context.get("halvings", 0))
     outcome = training.perform(segment, prepared, folder, parents, threads=threads, halvings=halvings)
     limits = Limits.of(context.get("max_latency"), context.get("max_size"))
     return finish.with_member(segment, prepared, outcome, folder, limits)

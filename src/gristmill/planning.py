@@ -19,6 +19,7 @@ from gristmill.evaluation.metrics import floor, metric
 from gristmill.experience import facts_of
 from gristmill.limits import NO_LIMITS, Limits
 from gristmill.models import catalog, features
+from gristmill.search.executors import memory
 from gristmill.search.metatable import Case, Table, expected, order
 from gristmill.search.metatable import load as load_table
 from gristmill.search.portfolio import load as load_portfolio
@@ -46,16 +47,16 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def workers(cpus: int, memory: int) -> int:
+def workers(cpus: int, held: int) -> int:
     """How many segments are trained at once: one for each core up to four; with more cores each has several
-    threads. Fewer where `memory` bytes (0: unknown) would not do.
+    threads. Fewer where `held` bytes of memory (0: unknown) would not do.
 
     By regret on the tables (`benchmarks/divide.py`) a worker for each of 2 and 4 cores is best, of 8 four
     workers of two threads, of 16 four of four (0.082, and 0.133 with sixteen): what wins is trained one rung
     after the other, and only more threads make that shorter.
     """
     count = min(cpus, max(FEW_WORKERS, cpus // MOST_THREADS))
-    return max(1, min(count, memory // WORKER_BYTES)) if memory else count
+    return max(1, min(count, held // WORKER_BYTES)) if held else count
 
 
 def check_time(seconds: float, segments: int | None = None) -> None:
@@ -103,7 +104,7 @@ class Plan:
 
     `models`: how many a segment trains, one for each fold and one of all rows; 1 without folds.
     `speed`: measured seconds of one core per nominal second (1 = the machine the estimates were made on).
-    `threads`: of each worker.
+    `width`: cores of a worker, on average.
     `notes`: decisions in plain words. `horizon`: seconds expected for search. `rungs`: rows of the first
     rung. `flips`: whether mirrored pictures keep their label here. `case`: what the table of earlier
     trainings is asked about. `entries`: the order of the portfolio before it was fitted to the plan.
@@ -116,7 +117,7 @@ class Plan:
     sizes: Mapping[str, int]
     models: int
     speed: float
-    threads: int
+    width: float
     horizon: float
     base_rows: int
     max_rows: int
@@ -134,7 +135,7 @@ class Plan:
     def _cost(self, config: Config) -> Learner:
         chosen, many = catalog.family(config["family"]), self.models
         rows, judged = self.sizes["train"], self.sizes["valid"] + self.sizes["calib"]
-        speed = self.speed / self.threads**THREADS_PAY
+        speed = self.speed / self.width**THREADS_PAY
         per_row = catalog.seconds_per_row(config, self.task) * speed
         if chosen.learner == "network":
             side = catalog.resolution(config, self.task)
@@ -224,12 +225,13 @@ def make(
     limits: Limits = NO_LIMITS,
     entries: Sequence[Mapping[str, Any]] = (),
     table: Table | None = None,
-    threads: int = 1,
+    count: int | None = None,
 ) -> Plan:
     """The plan for prepared data. Measures this machine for about a second (pictures only).
 
     Args:
-        cpus: Cores that train, `threads` of them in each worker.
+        cpus: Cores that train.
+        count: Workers that divide them; default: one for each.
         entries: What to try first, where a run has decided it before.
         table: Earlier trainings, from which it is decided otherwise; default: the shipped ones.
     """
@@ -237,7 +239,8 @@ def make(
     pretrained = pretrained and (not task.has_images or weights_note() is None)
     horizon = _horizon(deadline)
     speed = _machine_speed(task, pretrained) if task.has_images and horizon != float("inf") else 1.0
-    of_worker = speed / threads**THREADS_PAY
+    count = count or cpus
+    of_worker = speed / (cpus / count) ** THREADS_PAY
     space = _space(task, pretrained)
     sizes = {name: len(getattr(prepared.parts, name)) for name in ("train", "valid", "calib", "test")}
     folds = prepared.parts.folds
@@ -262,7 +265,7 @@ def make(
         space=space,
         facts=facts_of(prepared),
         seconds=horizon,
-        workers=max(1, cpus // threads),
+        workers=count,
         scale=of_worker,
     )
     entries = tuple(entries or order(load_table() if table is None else table, case))
@@ -276,7 +279,7 @@ def make(
         sizes=sizes,
         models=models,
         speed=speed,
-        threads=threads,
+        width=cpus / count,
         horizon=horizon,
         base_rows=base,
         max_rows=max(base, 300 * sizes["train"]),
@@ -554,7 +557,7 @@ class Forecast:
         return [(config, _whole_cost(p, config)) for config, _ in p.portfolio]
 
     def _price(self, seconds: float) -> str:
-        more, cores = seconds - self.seconds, self.plan.case.workers * self.plan.threads
+        more, cores = seconds - self.seconds, round(self.plan.case.workers * self.plan.width)
         busy = f"{cores} cores" if cores > 1 else "one core"
         return f"{format_duration(more)} more of {busy}, {cores * seconds / 3600.0:.2g} core hours in all"
 
@@ -588,10 +591,11 @@ def forecast(
     """The plan for `seconds`, and for 2, 5 and 10 times as much; what to expect of each from `table`
     (default: the shipped one)."""
     table = load_table() if table is None else table
+    count = workers(cpus, memory.total())
 
     def planned(total: float) -> Plan:
         deadline = Deadline.after(total, already_spent=reading_s + 4.0)
-        return make(prepared, deadline, cpus, pretrained=pretrained, table=table)
+        return make(prepared, deadline, cpus, pretrained=pretrained, table=table, count=count)
 
     plans = [(k * seconds, planned(k * seconds)) for k in (1, 2, 5, 10)]
     return Forecast(

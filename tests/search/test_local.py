@@ -34,9 +34,16 @@ def test_a_worker_lives_on_and_knows_its_context_and_threads(tmp_path: Path) -> 
             outcome = collect(found, 1)[f"{number}"]
             pids.add(outcome.facts["pid"])
             assert outcome.facts["threads"] == "2"
-            assert outcome.facts["context"] == {"run": "r"}
+            assert outcome.facts["context"] == {"run": "r", "threads": 2}
             assert outcome.peak_memory > 1_000_000
         assert len(pids) <= 2
+
+
+def test_no_core_is_left_idle(tmp_path: Path) -> None:
+    with LocalExecutor(BEHAVE, {}, folder=tmp_path, cpus=7, workers=4) as found:
+        assert sorted(slot.cpu for slot in found.slots()) == [1, 2, 2, 2]
+        found.submit(segment("wide", cpu=2))
+        assert collect(found, 1)["wide"].facts["context"] == {"threads": 2}
 
 
 @pytest.mark.parametrize(
@@ -236,7 +243,7 @@ def test_a_worker_above_its_memory_is_stopped_and_tried_with_half(
     with executor(tmp_path) as found:
         found.submit(segment("halves", do="hold", bytes=400 * MIB, hold_s=1.5))
         outcome = collect(found, 1)["halves"]
-        assert (outcome.state, outcome.facts["context"]) == ("done", {"halvings": 1})
+        assert (outcome.state, outcome.facts["context"]) == ("done", {"threads": 1, "halvings": 1})
         found.submit(segment("never", do="hold", bytes=1000 * MIB, hold_s=30.0))
         outcome = collect(found, 1)["never"]
         assert outcome.state == "oom"

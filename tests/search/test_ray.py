@@ -97,7 +97,7 @@ def _answers(found: RayExecutor, folder: Path) -> None:
         assert outcome.peak_memory > 1_000_000
     assert len({fact["pid"] for fact in facts}) <= 2, "workers live on"
     assert facts[0]["threads"] == "1"
-    assert facts[0]["context"] == {"deaths": str(folder)}
+    assert facts[0]["context"] == {"deaths": str(folder), "threads": 1}
 
 
 def _failures(found: RayExecutor) -> None:

@@ -196,7 +196,7 @@ class Study:
         self._ledger.end(data)
 
     def _commit(self, step: Step, left: float, slots: Sequence[Resources]) -> Segment:
-        segment = self._segment(step, slots)
+        segment = self._segment(step)
         workers = self._workers or self._busy() + len(slots)
         new = step.candidate.number == len(self._ledger.candidates)
         data = _ask_data(step, segment, left, workers, new=new)
@@ -204,12 +204,11 @@ class Study:
         self._ledger.ask(segment, data)
         return segment
 
-    def _segment(self, step: Step, slots: Sequence[Resources]) -> Segment:
+    def _segment(self, step: Step) -> Segment:
         of_features = step.kind == "features"
         view = "all" if of_features else step.candidate.view
         name = config_hash(step.config) if of_features else step.candidate.key.partition("-")[0]
         seed = _seed(step, self.settings)
-        widest = max((slot.cpu for slot in slots), default=1)
         return Segment(
             id=f"{name}-{view}-{step.kind}-{step.to_rows}-s{seed}",
             kind=step.kind,
@@ -220,7 +219,6 @@ class Study:
             from_rows=step.from_rows,
             to_rows=step.to_rows,
             cap_s=_milliseconds(step.cap),
-            needs=Resources(cpu=widest),  # a thread for each core of its slot
         )
 
     # telling

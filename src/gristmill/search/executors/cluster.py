@@ -394,7 +394,7 @@ class _Cluster:
         log = str(Path(self.hello["folder"]) / f"worker-{slot.key}.log")
         slot.worker = self.worker.options(**options).remote(
             self.hello["function"],
-            json.dumps(self.hello["context"]),
+            json.dumps({**self.hello["context"], "threads": slot.cpu}),
             log,
             self._places(),
             self._environment(slot),

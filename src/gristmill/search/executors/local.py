@@ -43,9 +43,11 @@ class LocalExecutor:
 
     Args:
         function: `module:function`, importable without the caller's main module.
-        context: JSON-ready values that the function gets with each segment.
+        context: JSON-ready values that the function gets with each segment, and `threads`, the cores of the
+            slot that runs it.
         cpus: Cores to use.
-        workers: Number of slots; a core each by default, else the cores are shared out evenly.
+        workers: Number of slots; a core each by default, else the cores are shared out evenly, and what
+            remains goes to the first.
         folder: Where each worker's output is kept, at most 2 MB a worker.
         path: Folders to be put on the workers' import path.
     """
@@ -65,7 +67,6 @@ class LocalExecutor:
         self.clock: Clock = WallClock()
         self.cpus = cpus
         count = min(cpus, workers or cpus)
-        self._slot = Resources(cpu=cpus // count)
         self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._closed = False
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -74,8 +75,10 @@ class LocalExecutor:
         self._skipped: list[Outcome] = []
         self._watch = memory.Watch(self._look)
         logs = [BoundedLog(Path(folder) / f"worker-{number}.log") for number in range(count)]
+        widths = [cpus // count + (number < cpus % count) for number in range(count)]
         self._workers = [
-            _Worker(function, dict(context), self._slot.cpu, self._inbox, log, path) for log in logs
+            _Worker(function, {**context, "threads": cpu}, cpu, self._inbox, log, path)
+            for cpu, log in zip(widths, logs, strict=True)
         ]
 
     def warm(self) -> None:
@@ -85,7 +88,7 @@ class LocalExecutor:
 
     def slots(self) -> tuple[Resources, ...]:
         """The slots that are free now."""
-        return (self._slot,) * sum(worker.segment is None for worker in self._workers)
+        return tuple(Resources(cpu=worker.cpus) for worker in self._workers if worker.segment is None)
 
     @property
     def open(self) -> tuple[str, ...]:
@@ -94,9 +97,10 @@ class LocalExecutor:
 
     def submit(self, segment: Segment) -> None:
         """Give a segment a free slot; it starts at once, or when its memory is free."""
-        if segment.needs.cpu > self._slot.cpu or segment.needs.gpu:
-            raise ValueError(f"a segment must fit into one slot of {self._slot}; it needs {segment.needs}")
-        free = [worker for worker in self._workers if worker.segment is None]
+        widest = max(worker.cpus for worker in self._workers)
+        if segment.needs.cpu > widest or segment.needs.gpu:
+            raise ValueError(f"a segment must fit into a slot of {widest} cores; it needs {segment.needs}")
+        free = [w for w in self._workers if w.segment is None and w.cpus >= segment.needs.cpu]
         if self._closed or not free:
             raise ValueError(f"a segment needs a free slot of an open executor; {len(free)} are free")
         worker = next((w for w in free if w.ready), free[0])
@@ -225,7 +229,7 @@ class _Worker:
     ) -> None:
         self._function = function
         self._context = context
-        self._cpus = cpus
+        self.cpus = cpus
         self._inbox = inbox
         self._log = log
         self._path = path
@@ -452,7 +456,7 @@ class _Worker:
     def _environment(self) -> dict[str, str]:
         home = str(Path(gristmill.__file__).parents[1])
         places = [home, *self._path, *filter(None, [os.environ.get("PYTHONPATH")])]
-        threads = dict.fromkeys(_THREADS, str(self._cpus))
+        threads = dict.fromkeys(_THREADS, str(self.cpus))
         return {**os.environ, **threads, "PYTHONPATH": os.pathsep.join(places), "PYTHONFAULTHANDLER": "1"}
 
     def _send(self, message: dict[str, Any]) -> None:
