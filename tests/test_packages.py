@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 
@@ -66,3 +67,36 @@ def test_a_version_is_compared_by_its_numbers() -> None:
     assert packages.numbers("2.13.0+cpu") == (2, 13, 0)
     assert packages.numbers("1.22rc1") == (1, 22)
     assert packages.version("a-package-that-nobody-has") is None
+
+
+@pytest.mark.usefixtures("no_clone")
+def test_an_optional_package_that_is_used_and_absent_is_named_with_its_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert packages.needed("pandas", "A table").__name__ == "pandas"
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ResourceError, match="A table needs the package pandas") as caught:
+        packages.needed("pandas", "A table")
+    assert f'-m pip install "{packages.requirements("train")["pandas"]}"' in str(caught.value)
+
+
+def test_a_frame_without_narwhals_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pandas
+
+    from gristmill.data import from_arrays
+
+    monkeypatch.setitem(sys.modules, "narwhals", None)
+    with pytest.raises(ResourceError, match=r"narwhals(.|\n)*pip install"):
+        from_arrays(pandas.DataFrame({"x": [1.0, 2.0] * 4}), [0, 1] * 4)
+
+
+def test_estimators_without_scikit_learn_name_the_command() -> None:
+    code = (
+        "import sys; sys.modules['sklearn'] = None\n"
+        "from gristmill.errors import ResourceError\n"
+        "try: import gristmill.sklearn\n"
+        "except ResourceError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "not installed: scikit-learn" in done.stdout
+    assert packages.install_training(["scikit-learn"]) in done.stdout

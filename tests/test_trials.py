@@ -204,7 +204,7 @@ def test_a_missing_package_is_named_with_its_command(
     if name == "mlflow":
         for other in ("sqlalchemy", "alembic"):
             monkeypatch.setitem(sys.modules, other, sys)
-    with pytest.raises(ResourceError, match=f"-m pip install {name}$"):
+    with pytest.raises(ResourceError, match=f'-m pip install "{name}'):
         trials.export(run[0], name, tmp_path / "a.db")
     assert not list(tmp_path.iterdir())
 

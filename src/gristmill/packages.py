@@ -5,12 +5,14 @@ Never `pip install` with our own name: the name on the index may not be ours.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import sys
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from gristmill.errors import ResourceError
 
@@ -33,6 +35,26 @@ def check_training() -> None:
             got=f"not installed: {', '.join(missing)}",
             next_step=install_training(missing),
         )
+
+
+def needed(name: str, what: str, *, extra: str = "train", also: Iterable[str] = ()) -> Any:
+    """The module of an optional package whose module has the same name.
+
+    Args:
+        name: The package, one of `extra`.
+        what: What needs it, the beginning of a sentence.
+        also: Modules that it brings along and that must be there.
+
+    Raises:
+        ResourceError: with the command that installs it.
+    """
+    try:
+        for module in also:
+            importlib.import_module(module)
+        return importlib.import_module(name)
+    except ImportError as error:
+        command = install_extra(extra, [name])
+        raise ResourceError(f"{what} needs the package {name}.", got=error, next_step=command) from None
 
 
 def requirements(extra: str) -> Mapping[str, str]:

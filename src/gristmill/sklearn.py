@@ -9,12 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.exceptions import NotFittedError
 
+from gristmill import packages
 from gristmill.automl import fit
 from gristmill.deployment.runtime import Model, load
 from gristmill.errors import DataError
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+    from sklearn.exceptions import NotFittedError
+except ImportError:
+    packages.check_training()  # says what is missing, and the command that installs it
+    raise
 
 
 class _Estimator(BaseEstimator):  # type: ignore[misc]
@@ -148,8 +154,7 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
 def _frame(X: Any) -> Any:
     """A data frame for an array of numbers (N, d); everything else as it is."""
     if isinstance(X, np.ndarray) and X.ndim == 2:
-        import pandas as pd
-
+        pd = packages.needed("pandas", "An array of numbers")
         return pd.DataFrame(X, columns=[f"x{i}" for i in range(X.shape[1])])
     return X
 
@@ -160,8 +165,7 @@ def _inputs(X: Any) -> Any:
         return list(X)
     if hasattr(X, "to_dicts"):
         return X
-    import narwhals as nw
-
+    nw = packages.needed("narwhals", "A data frame")
     frame = nw.from_native(X, eager_only=True, pass_through=True)
     if not isinstance(frame, nw.DataFrame):
         raise _not_in_memory(X)

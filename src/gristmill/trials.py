@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import shlex
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gristmill.errors import ResourceError, UsageError, of_the_disk
+from gristmill import packages
+from gristmill.errors import UsageError, of_the_disk
 from gristmill.run import read_json
 from gristmill.search.journal import Line, read
 
@@ -214,7 +213,7 @@ def history(run: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def _frame(found: Sequence[Record]) -> pd.DataFrame:
-    pd = _needed("pandas", "gristmill.history")
+    pd = packages.needed("pandas", "gristmill.history")
     rows = sorted((row for r in found for row in _rows(r)), key=lambda row: row["state"] == "refused")
     names = sorted({f"config.{name}" for r in found for name in r.config})
     frame = pd.DataFrame(rows, columns=[*_COLUMNS, *names])
@@ -264,9 +263,11 @@ def export(run: str | os.PathLike[str], to: str, out: str | os.PathLike[str]) ->
         if to == "csv":
             _frame(found).to_csv(temporary, index=False)
         elif to == "optuna":
-            _to_optuna(_needed("optuna", "--to optuna"), found, name, about, temporary)
+            _to_optuna(
+                packages.needed("optuna", "--to optuna", extra="optuna"), found, name, about, temporary
+            )
         else:
-            _needed("mlflow", "--to mlflow", also=("sqlalchemy", "alembic"))
+            packages.needed("mlflow", "--to mlflow", extra="mlflow", also=("sqlalchemy", "alembic"))
             _to_mlflow(found, name, about, temporary)
     return target
 
@@ -292,21 +293,6 @@ def _new(target: Path) -> Iterator[Path]:
     finally:
         for rest in temporary.parent.glob(f"{temporary.name}*"):  # SQLite's own journal, too
             rest.unlink()
-
-
-def _needed(name: str, what: str, also: Sequence[str] = ()) -> Any:
-    import importlib
-
-    try:
-        for extra in also:
-            importlib.import_module(extra)
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ResourceError(
-            f"{what} needs the package {name}.",
-            got=str(error),
-            next_step=f"{shlex.quote(sys.executable)} -m pip install {name}",
-        ) from None
 
 
 # optuna

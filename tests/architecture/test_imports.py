@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "segment": {"errors"},
     "deadline": {"errors"},
     "device": {"errors"},
-    "data": {"task", "deadline", "errors"},
+    "data": {"task", "deadline", "packages", "errors"},
     "models": {"task", "space", "device", "errors"},
     "search": {"space", "segment", "deadline", "packages", "errors"},
     "evaluation": {"task", "errors"},

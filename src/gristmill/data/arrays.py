@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gristmill import packages
 from gristmill.data import folders
 from gristmill.data.rows import Rows
 from gristmill.errors import DataError, UsageError
@@ -37,8 +38,7 @@ def _named_columns(x: np.ndarray) -> dict[str, np.ndarray]:
 
 def _frame(x: Any) -> dict[str, np.ndarray] | None:
     """The columns of a pandas, polars or other eager frame, or None when it is none."""
-    import narwhals as nw
-
+    nw = packages.needed("narwhals", "A data frame")
     try:
         frame = nw.from_native(x, eager_only=True, pass_through=True)
     except nw.exceptions.DuplicateError as error:
