@@ -471,8 +471,9 @@ def _nearest(asked: Any, known: Any) -> Any:
 class Expectation:
     """What earlier trainings on other data let expect after `seconds`.
 
-    `left`: the share of the floor's error that is left, as (low, middle, high); between low and high
-    in 8 of 10 cases. `values`: the metric at these shares; None where the floor is not known.
+    `left`: the share of the floor's error that is left, as (low, middle, high): what most of the measured
+    collections came to lies between low and high. `values`: the metric at these shares; None where the floor
+    is not known.
     """
 
     seconds: float
@@ -499,6 +500,7 @@ class Forecast:
     """A plan for the time asked for, and how it changes with more of it.
 
     `expectations`: for the time asked for and for more of it; empty when too little is known of such data.
+    `collections`: of how many other data sets that is known.
     """
 
     seconds: float
@@ -506,6 +508,7 @@ class Forecast:
     plan: Plan
     more: tuple[tuple[float, Plan], ...]
     expectations: tuple[Expectation, ...] = ()
+    collections: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready record."""
@@ -541,8 +544,8 @@ class Forecast:
             return ["What score to expect is not known: too few data sets like these have been measured."]
         answer = "the mean" if task.target.task == "regression" else "the most frequent class"
         lines = [
-            "What to expect, from trainings on other data (in 8 of 10 cases within the range; the error is "
-            f"that of always guessing {answer}):"
+            f"What to expect, going by {self.collections} other collections (the range is what most of them "
+            f"came to; the error is that of always guessing {answer}):"
         ]
         name, before = metric(task.metric).title, None
         for e in self.expectations:
@@ -603,6 +606,7 @@ def forecast(
         plan=plans[0][1],
         more=tuple(plans[1:]),
         expectations=_expectations(prepared, plans, table),
+        collections=len(table.collections(plans[0][1].case.modality)),
     )
 
 

@@ -398,8 +398,9 @@ def _bare(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def expected(table: Table, case: Case) -> tuple[float, float, float] | None:
-    """(low, middle, high) share of the floor's error that a run is expected to leave; between low and high
-    in 8 of 10 cases. None where the table has fewer than LEAST_COLLECTIONS of the modality.
+    """(low, middle, high) share of the floor's error that a run is expected to leave: a tenth, half and nine
+    tenths of the measured collections leave less, which with a handful of them is nearly their range. None
+    where the table has fewer than LEAST_COLLECTIONS of the modality.
 
     Weighted quantiles over the data sets, each reached by the list that the rest of the table makes, at the
     costs of the user's data.
