@@ -556,7 +556,8 @@ class Forecast:
 
     @staticmethod
     def _costs(p: Plan) -> list[tuple[dict[str, Any], float]]:
-        return [(config, _whole_cost(p, config)) for config, _ in p.portfolio]
+        tried = (config for config, _ in p.portfolio if not p.learner(config).barred)
+        return [(config, _whole_cost(p, config)) for config in tried]
 
     def _price(self, seconds: float) -> str:
         more, cores = seconds - self.seconds, round(self.plan.case.workers * self.plan.width)
@@ -588,16 +589,17 @@ def forecast(
     cpus: int,
     *,
     pretrained: bool,
+    limits: Limits = NO_LIMITS,
     table: Table | None = None,
 ) -> Forecast:
     """The plan for `seconds`, and for 2, 5 and 10 times as much; what to expect of each from `table`
-    (default: the shipped one)."""
+    (default: the shipped one), whatever the limits."""
     table = load_table() if table is None else table
     count = workers(cpus, memory.total())
 
     def planned(total: float) -> Plan:
         deadline = Deadline.after(total, already_spent=reading_s + 4.0)
-        return make(prepared, deadline, cpus, pretrained=pretrained, table=table, count=count)
+        return make(prepared, deadline, cpus, pretrained=pretrained, limits=limits, table=table, count=count)
 
     plans = [(k * seconds, planned(k * seconds)) for k in (1, 2, 5, 10)]
     return Forecast(
