@@ -67,5 +67,5 @@ def test_time_between_outcomes_counts_although_the_driver_is_killed() -> None:
 
 
 def test_what_a_bundle_tells_of_the_options_names_no_path() -> None:
-    problem = _Problem(target="y", test="/home/me/later", valid="split.csv", metric="mae", seed=3)
+    problem = _Problem(target="y", test="/data/later", valid="split.csv", metric="mae", seed=3)
     assert problem.told() == {"target": "y", "metric": "mae"}
