@@ -180,3 +180,11 @@ def test_a_number_without_a_promised_range_has_no_columns_for_it(
     (tmp_path / "new.csv").write_text("age,height,city\n40,1.7,Rome\n")
     _, out, _ = run(capfd, "predict", str(tmp_path / "plain.grist"), str(tmp_path / "new.csv"))
     assert out.startswith("input,prediction,abstain,error\n")
+
+
+def test_runs_are_listed_by_name_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(capfd, "runs", "list") == run(capfd, "runs")
+    assert run(capfd, "runs", "list", "--json")[1] == "[]\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -100,3 +101,22 @@ def test_estimators_without_scikit_learn_name_the_command() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "not installed: scikit-learn" in done.stdout
     assert packages.install_training(["scikit-learn"]) in done.stdout
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links")
+def test_the_program_is_named_so_that_it_can_be_pasted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my env").mkdir()
+    mine, other = tmp_path / "my env" / "gristmill", tmp_path / "gristmill"
+    for file in (mine, other):
+        file.write_text("#!/bin/sh\n")
+        file.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(mine.with_name("python")))
+    monkeypatch.setenv("PATH", str(mine.parent))
+    assert packages.program() == "gristmill"
+    for path in (str(other.parent), ""):
+        monkeypatch.setenv("PATH", path)
+        assert packages.program() == f"'{mine}'"
+    mine.unlink()
+    assert packages.program() == "gristmill"

@@ -376,8 +376,17 @@ def doctor(as_json: Json_ = False) -> None:
 @runs_app.callback()
 def runs(context: typer.Context, as_json: Json_ = False) -> None:
     """List the runs in this folder."""
-    if context.invoked_subcommand is not None:
-        return
+    if context.invoked_subcommand is None:
+        _list_runs(as_json)
+
+
+@runs_app.command("list")
+def runs_list(as_json: Json_ = False) -> None:
+    """List the runs in this folder; the same as `gristmill runs`."""
+    _list_runs(as_json)
+
+
+def _list_runs(as_json: bool) -> None:
     from gristmill.run import list_runs
 
     found = list_runs(Path.cwd())

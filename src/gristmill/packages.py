@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import re
+import shlex
+import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from importlib import metadata
@@ -35,6 +38,16 @@ def check_training() -> None:
             got=f"not installed: {', '.join(missing)}",
             next_step=install_training(missing),
         )
+
+
+def program() -> str:
+    """How to call `gristmill` from here, to be pasted into a shell: by its name where the search path has this
+    one, else by where it lies."""
+    beside = Path(sys.executable).with_name("gristmill.exe" if os.name == "nt" else "gristmill")
+    found = shutil.which("gristmill")
+    if not beside.exists() or (found is not None and os.path.samefile(found, beside)):
+        return "gristmill"
+    return shlex.quote(str(beside))
 
 
 def needed(name: str, what: str, *, extra: str = "train", also: Iterable[str] = ()) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -37,16 +38,17 @@ class Quickstart:
 
     def summary(self) -> str:
         """What a person reads at the end, with the next commands."""
-        bundle, data = self.result.bundle, Path(self.example).parents[1]
+        bundle, data = shlex.quote(str(self.result.bundle)), Path(self.example).parents[1]
+        program = packages.program()
         return "\n".join(
             (
                 self.result.summary(),
                 "",
                 f"Verified in a fresh process; {self.example} is a {self.truth}, predicted: {self.predicted}",
                 "Next, try:",
-                f"  gristmill predict {bundle} {self.example}",
-                f"  gristmill serve {bundle}        then open http://127.0.0.1:8000",
-                f"  gristmill fit YOUR_PICTURES --time 10m     (one folder per class, like {data})",
+                f"  {program} predict {bundle} {shlex.quote(str(self.example))}",
+                f"  {program} serve {bundle}        then open http://127.0.0.1:8000",
+                f"  {program} fit YOUR_PICTURES --time 10m     (one folder per class, like {data})",
             )
         )
 
