@@ -64,3 +64,8 @@ def test_time_between_outcomes_counts_although_the_driver_is_killed() -> None:
         assert clock.now() - finish.spent_before(journal) < automl.CLOCK_S
     assert len(journal.lines) == 5
     assert all(line.seq is None for line in journal.lines)
+
+
+def test_what_a_bundle_tells_of_the_options_names_no_path() -> None:
+    problem = _Problem(target="y", test="my/later", valid="split.csv", metric="mae", seed=3)
+    assert problem.told() == {"target": "y", "metric": "mae"}

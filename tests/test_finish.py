@@ -12,6 +12,7 @@ from gristmill import finish
 from gristmill.data.split import Parts
 from gristmill.errors import ResourceError, VerificationError
 from gristmill.limits import Limits
+from gristmill.run import locate
 from gristmill.segment import Artefact, Outcome, Segment
 from gristmill.task import InputSpec, Target, Task
 from gristmill.training import checkpoint
@@ -228,3 +229,19 @@ def test_a_member_beyond_the_limits_has_no_score_but_the_reason(
 def test_what_the_numbers_of_the_search_are_is_said_in_words(folded: Any) -> None:
     said = finish.Keeper.scale(SimpleNamespace(prepared=folded))  # type: ignore[arg-type]
     assert said == "how far its accuracy is from always one answer (0) to perfect (1)"
+
+
+def test_a_bundle_tells_the_seed_and_the_options_of_its_run(
+    folded: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(finish.bundle, "write", lambda path, **given: told.update(given))
+    keeper: Any = SimpleNamespace(
+        prepared=folded, run=locate(tmp_path / "a.grist", "data"), reference={}, seed=0,
+        options={"metric": "accuracy"},
+    )  # fmt: skip
+    right = np.eye(2, dtype=np.float32)[folded.targets["y"]] * 4
+    choice = finish.choose([candidate(outputs=right, deployed=right[:4])], folded)
+    finish.write(keeper, choice, tmp_path / "a.grist")
+    assert told["provenance"]["seed"] == 0
+    assert told["options"] == {"metric": "accuracy"}

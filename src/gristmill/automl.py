@@ -93,6 +93,10 @@ class _Problem:
     def to_json(self) -> dict[str, Any]:
         return {k: v for k, v in vars(self).items() if v not in (None, False)}
 
+    def told(self) -> dict[str, Any]:
+        """The options as a bundle tells them: no path, which may name people; the seed stands by itself."""
+        return {k: v for k, v in self.to_json().items() if k not in ("test", "valid", "seed")}
+
 
 def fit(
     path: Any,
@@ -354,6 +358,8 @@ def _plan(session: _Session, prepared: Prepared, scan: Scan, cpus: int) -> tuple
         decode_s=finish.decode_seconds(scan),
         journal=session.journal,
         say=session.tell,
+        seed=session.problem.seed,
+        options=session.problem.told(),
         started=session.deadline.spent(),
     )
     return study, keeper

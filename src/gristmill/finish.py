@@ -10,7 +10,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -351,12 +351,14 @@ def write(
         reference=keeper.reference,
         evaluation=found,
         provenance={
+            "seed": keeper.seed,
             "data": run.identity,
             "rows": len(prepared.names),
             "versions": narrative.versions(),
             "parts": {k: len(getattr(prepared.parts, k)) for k in ("train", "valid", "calib", "test")},
         },
         licences=[LITE0.notice] if pretrained else [],
+        options=keeper.options,
         report_html=report,
         name=run.output.stem,
         weights=_weights(choice) if weights else None,
@@ -419,6 +421,9 @@ class Keeper:
     deadline: Deadline
     journal: Journal
     say: Say
+    seed: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What the user asked for, as the bundle tells it: no path among it."""
     kept: Candidate | None = None
     build_s: float = 0.0
     cost: float = 0.0

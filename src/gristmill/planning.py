@@ -30,7 +30,6 @@ from gristmill.training.recipe import from_config, parameters_of, without_twins
 
 MINIMUM_S = 10.0
 """A command with less time than this cannot import torch, read the data and verify a bundle."""
-"""Longest side in pixels that is ever stored: the size the embedded weights were trained at."""
 
 
 def cores() -> int:
