@@ -45,6 +45,8 @@ def test_version(capfd: pytest.CaptureFixture[str]) -> None:
         (["fit", "nowhere", "--time", "1s"], 2, "at least"),
         (["audit", "nowhere"], 3, "nowhere"),
         (["audit", "nowhere", "--fail-on", "panic"], 2, "--fail-on warning"),
+        (["plan", "nowhere", "--max-latency", "-1"], 2, "--max-latency 20"),
+        (["plan", "nowhere", "--max-size", "0.0001"], 2, "--max-size 2"),
         (["verify", "nowhere.grist"], 3, "nowhere.grist"),
         (["predict", "nowhere.grist", "a.jpg"], 3, "nowhere.grist"),
         (["inspect", "nowhere.grist"], 3, "nowhere.grist"),

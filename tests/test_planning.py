@@ -183,6 +183,16 @@ def test_a_forecast_says_what_score_to_expect(bars: Prepared) -> None:
     assert found.to_json()["expected"][0]["left"] == pytest.approx([0.1, 0.2, 0.4], abs=0.02)
 
 
+def test_a_forecast_keeps_the_limits_that_fit_would_keep(bars: Prepared) -> None:
+    limits = Limits.of(None, 1.001)
+    found = planning.forecast(bars, 60.0, 1.0, 2, pretrained=False, limits=limits)
+    free = planning.forecast(bars, 60.0, 1.0, 2, pretrained=False)
+    assert {found.plan.limits, *(plan.limits for _, plan in found.more)} == {limits}
+    barred = [c for c, _ in found.plan.portfolio if found.plan.learner(c).barred]
+    assert barred and not any(planning.title(c) in found.summary().splitlines() for c in barred)
+    assert found.summary().count("\n") < free.summary().count("\n"), "what fit would refuse is not listed"
+
+
 def test_a_forecast_says_when_nothing_is_known(bars: Prepared) -> None:
     found = planning.forecast(bars, 60.0, 1.0, 2, pretrained=False, table=earlier(0.6, 0.8))
     assert found.expectations == ()

@@ -534,6 +534,8 @@ def plan(
     task: str | None = None,
     metric: str | None = None,
     from_scratch: bool = False,
+    max_latency: float | None = None,
+    max_size: float | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> planning.Forecast:
@@ -548,8 +550,11 @@ def plan(
         task=task,
         metric=metric,
         from_scratch=from_scratch,
+        max_latency=max_latency,
+        max_size=max_size,
         seed=seed,
     )
+    limits = problem.limits  # refuses nonsense before anything is read
     seconds = parse_duration(time)
     planning.check_time(seconds)
     packages.check_training()
@@ -567,6 +572,7 @@ def plan(
             deadline.spent(),
             planning.cores(),
             pretrained=not from_scratch,
+            limits=limits,
             table=experience.table(counted=False),
         )
 

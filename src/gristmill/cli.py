@@ -52,6 +52,16 @@ Group_ = Annotated[
 ]
 Task_ = Annotated[str | None, typer.Option("--task", help="binary, multiclass or regression.", metavar="T")]
 Metric_ = Annotated[str | None, typer.Option("--metric", help="The score that decides.", metavar="M")]
+Scratch_ = Annotated[bool, typer.Option("--from-scratch", help="Use no pretrained weights.")]
+Latency_ = Annotated[
+    float | None,
+    typer.Option(
+        "--max-latency", help="Milliseconds per answer that the model may take at most.", metavar="MS"
+    ),
+]
+Size_ = Annotated[
+    float | None, typer.Option("--max-size", help="Megabytes that the bundle may have at most.", metavar="MB")
+]
 Time_ = Annotated[
     str, typer.Option("--time", help="Wall clock of the whole command: 90s, 10m, 1h.", metavar="T")
 ]
@@ -89,17 +99,9 @@ def fit(
     group: Group_ = None,
     task: Task_ = None,
     metric: Metric_ = None,
-    from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Use no pretrained weights.")] = False,
-    max_latency: Annotated[
-        float | None,
-        typer.Option(
-            "--max-latency", help="Milliseconds per answer that the model may take at most.", metavar="MS"
-        ),
-    ] = None,
-    max_size: Annotated[
-        float | None,
-        typer.Option("--max-size", help="Megabytes that the bundle may have at most.", metavar="MB"),
-    ] = None,
+    from_scratch: Scratch_ = False,
+    max_latency: Latency_ = None,
+    max_size: Size_ = None,
     segments: Annotated[
         int | None,
         typer.Option("--segments", help="Counted mode: this many segments, repeatable.", metavar="N"),
@@ -237,7 +239,9 @@ def plan(
     group: Group_ = None,
     task: Task_ = None,
     metric: Metric_ = None,
-    from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Use no pretrained weights.")] = False,
+    from_scratch: Scratch_ = False,
+    max_latency: Latency_ = None,
+    max_size: Size_ = None,
     as_json: Json_ = False,
     quiet: Quiet_ = False,
 ) -> None:
@@ -257,6 +261,8 @@ def plan(
             task=task,
             metric=metric,
             from_scratch=from_scratch,
+            max_latency=max_latency,
+            max_size=max_size,
             progress=progress,
         )
     typer.echo(json.dumps(found.to_json()) if as_json else _plain(found.summary()))

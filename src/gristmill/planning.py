@@ -523,7 +523,8 @@ class Forecast:
 
     @staticmethod
     def _costs(p: Plan) -> list[tuple[dict[str, Any], float]]:
-        return [(config, _whole_cost(p, config)) for config, _ in p.portfolio]
+        tried = (config for config, _ in p.portfolio if not p.learner(config).barred)
+        return [(config, _whole_cost(p, config)) for config in tried]
 
     def _price(self, seconds: float) -> str:
         more, cores = seconds - self.seconds, self.plan.case.workers
@@ -555,15 +556,16 @@ def forecast(
     cpus: int,
     *,
     pretrained: bool,
+    limits: Limits = NO_LIMITS,
     table: Table | None = None,
 ) -> Forecast:
     """The plan for `seconds`, and for 2, 5 and 10 times as much; what to expect of each from `table`
-    (default: the shipped one)."""
+    (default: the shipped one), whatever the limits."""
     table = load_table() if table is None else table
 
     def planned(total: float) -> Plan:
         deadline = Deadline.after(total, already_spent=reading_s + 4.0)
-        return make(prepared, deadline, cpus, pretrained=pretrained, table=table)
+        return make(prepared, deadline, cpus, pretrained=pretrained, limits=limits, table=table)
 
     plans = [(k * seconds, planned(k * seconds)) for k in (1, 2, 5, 10)]
     return Forecast(
