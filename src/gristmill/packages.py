@@ -41,8 +41,8 @@ def check_training() -> None:
 
 
 def program() -> str:
-    """How to call `gristmill` from here, to be pasted into a shell: by its name where the search path has this
-    one, else by where it lies."""
+    """How to call `gristmill` from here, to be pasted into a shell: by its name where that finds this one, else
+    by where it lies."""
     beside = Path(sys.executable).with_name("gristmill.exe" if os.name == "nt" else "gristmill")
     found = shutil.which("gristmill")
     if not beside.exists() or (found is not None and os.path.samefile(found, beside)):
