@@ -41,7 +41,7 @@ def check_training() -> None:
 
 
 def program() -> str:
-    """How to call `gristmill` from here, to be pasted into a shell: by its name where that finds this one, else
+    """How to call `gristmill` from here, to be pasted into a shell: by name where that finds this one, else
     by where it lies."""
     beside = Path(sys.executable).with_name("gristmill.exe" if os.name == "nt" else "gristmill")
     found = shutil.which("gristmill")
