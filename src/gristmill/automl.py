@@ -1,4 +1,4 @@
-"""The conductor: `fit` reads as the six steps. The only file that knows them all.
+"""The conductor: `fit` reads as the six steps; `planning` and `finish` beside it hold the third and the last.
 
 read -> Source -> scan, audit, split, prepare -> Prepared -> Study (ask, tell) -> Segment -> Outcome
 -> Evaluation -> Bundle. The driver never imports torch: training, feature extraction and export run in

@@ -324,6 +324,7 @@ def agreement(model: runtime.Model, choice: Choice, source: Source, prepared: Pr
         raise VerificationError(
             f"A bundle must agree with the trained model on {AGREEMENT:.1%} of the validation rows.",
             got=f"{share:.2%}",
+            next_step="the next best candidate is taken",
         )
     return share
 

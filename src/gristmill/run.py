@@ -9,7 +9,9 @@ NAME.run/
   segments/ID/    checkpoint, predictions, deployable member, outcome.json
   logs/           output of the workers
   best.grist      best verified bundle so far
+  traditional.grist  the traditional model that the report shows beside it
   report.html     the full report (with pictures)
+  report.json     the same as numbers
   result.json     what the finished run found
   lock            held by the operating system while a driver lives
 """

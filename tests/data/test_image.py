@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import struct
@@ -231,6 +232,19 @@ def test_a_missing_a_strange_and_a_forbidden_file_have_reasons(tmp_path: Path) -
             locked.chmod(0)
             with pytest.raises(PictureError, match="permission"):
                 decode(locked, longest=8, channels=3)
+
+
+def test_a_file_that_may_not_be_opened_is_told_by_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "locked.png").write_bytes(encoded(picture(), "PNG"))
+
+    def refuse(path: object, *_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr("builtins.open", refuse)  # a mode says nothing to root
+    with pytest.raises(PictureError, match="permission"):
+        decode(tmp_path / "locked.png", longest=8, channels=3)
 
 
 @pytest.mark.parametrize("shape", [(5,), (4, 4, 2), (4, 4, 5), (1, 4, 4, 3), (0, 3)])

@@ -18,9 +18,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from gristmill import automl
 from gristmill.cli import main
+from gristmill.deadline import WallClock
 from gristmill.deployment import archive
 from gristmill.search.executors.local import LocalExecutor
+from gristmill.segment import Outcome, Resources, Segment
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -739,6 +742,43 @@ def test_a_full_disk_is_told_and_leaves_no_run_behind(
     assert "must have room" in err and "No space left" in err and "free some space" in err
     assert sorted(p.name for p in tmp_path.iterdir() if p.name != "cache") == ["data"]
     assert not [p for p in (tmp_path / "cache").rglob("*") if ".tmp" in p.name]
+
+
+class Hopeless:
+    """An executor whose segments all come to nothing."""
+
+    def __init__(self, **_: object) -> None:
+        self.clock, self._asked = WallClock(), list[Segment]()
+
+    @property
+    def open(self) -> tuple[str, ...]:
+        return tuple(s.id for s in self._asked)
+
+    def slots(self) -> tuple[Resources, ...]:
+        return (Resources(cpu=1),)
+
+    def submit(self, segment: Segment) -> None:
+        self._asked.append(segment)
+
+    def wait(self, until: float) -> list[Outcome]:
+        asked, self._asked = self._asked, []
+        return [Outcome(id=s.id, state="failed", reason="ValueError: no") for s in asked]
+
+    def warm(self) -> None: ...
+
+    def cancel(self, segment_id: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def test_a_run_without_a_single_model_is_told_and_leaves_no_bundle(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(automl, "LocalExecutor", Hopeless)
+    code, err = told(capfd, *fit(pictures(tmp_path / "data")))
+    assert code == 5
+    assert "must be enough for at least one model" in err and "--segments 5" in err
+    assert not (tmp_path / "a.grist").exists()
 
 
 def test_a_full_disk_leaves_no_half_report(
