@@ -118,6 +118,6 @@ def _fresh(*arguments: str) -> str:
         raise VerificationError(
             f"`gristmill {arguments[0]}` in a fresh process must succeed.",
             got=done.stderr.strip() or done.stdout.strip(),
-            next_step="gristmill doctor says whether something is missing here",
+            next_step=f"run it by hand: {packages.program()} {shlex.join(arguments)}",
         )
     return done.stdout
