@@ -22,8 +22,10 @@ def test_the_last_words_hold_accuracy_report_and_commands_that_can_be_pasted() -
     of = replace(found, bundle=Path("my data/digits.grist"))
     words = Quickstart(result=of, example="my data/digits/7/0007.png", predicted="7", truth="7").summary()
     assert "Accuracy 1.000" in words and "Report: a.html" in words
-    commands = [shlex.split(line.split("    ")[0]) for line in words.splitlines() if line.startswith("  ")]
+    lines = [line.strip() for line in words.partition("Next, try:\n")[2].splitlines()]
+    commands = [shlex.split(line) for line in lines if not line.startswith("(")]
     assert [c[1] for c in commands] == ["predict", "serve", "fit"]
+    assert [c[2:] for c in commands[1:]] == [["my data/digits.grist"], ["YOUR_PICTURES", "--time", "10m"]]
     assert commands[0][2:] == ["my data/digits.grist", "my data/digits/7/0007.png"]
     assert all(Path(c[0]).name.startswith("gristmill") for c in commands)
 

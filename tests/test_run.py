@@ -105,12 +105,13 @@ def test_runs_are_listed_and_pruned(tmp_path: Path) -> None:
     claim(run, {})
     (run.folder / "segments").mkdir()
     (run.folder / "segments" / "checkpoint").write_bytes(b"x" * 1000)
+    (run.folder / "traditional.grist").write_bytes(b"x" * 500)
     (tmp_path / "not-a-run.run").mkdir()
     assert [(r["name"], r["state"]) for r in list_runs(tmp_path)] == [("m.run", "unfinished")]
     write_json(run.result, {"state": "finished", "metric": "accuracy", "score": 0.9, "spent": 12.0})
     assert list_runs(tmp_path)[0]["score"] == 0.9
-    assert prune(run.folder) == 1000
-    assert not (run.folder / "segments").exists()
+    assert prune(run.folder) == 1500
+    assert not (run.folder / "segments").exists() and not (run.folder / "traditional.grist").exists()
     assert run.result.exists()
     with pytest.raises(RunError, match="pruned run cannot go on") as caught:
         check_unpruned(run)

@@ -324,7 +324,7 @@ def agreement(model: runtime.Model, choice: Choice, source: Source, prepared: Pr
         raise VerificationError(
             f"A bundle must agree with the trained model on {AGREEMENT:.1%} of the validation rows.",
             got=f"{share:.2%}",
-            next_step="the next best candidate is taken",
+            next_step="run it again with another --seed and --fresh, and report it when it says this again",
         )
     return share
 
@@ -509,7 +509,7 @@ class Keeper:
             self._build(choose([best], self.prepared))
         except VerificationError as error:
             self.broken |= {best.id}
-            self.say("warning", f"{best.title} is left out: {error}")
+            self.say("warning", f"{best.title} is left out: {error.rule} Got: {error.got}.")
             return
         self.build_s = self.deadline.spent() - began
         self.kept = best
@@ -717,7 +717,7 @@ def _agreeing(
             rest = [c for c in found if c.id not in keeper.broken]
             if not rest:
                 raise
-            keeper.say("warning", f"another model is shipped: {error}")
+            keeper.say("warning", f"another model is shipped: {error.rule} Got: {error.got}.")
             choice = choose(rest[:1], keeper.prepared)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import gristmill
-from gristmill import planning
+from gristmill import packages, planning
 from gristmill.data.audit import Audit
 from gristmill.data.prepare import Prepared
 from gristmill.data.source import Source
@@ -127,6 +127,8 @@ def tell(
         version=gristmill.__version__,
         created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         bundle=output.name,
+        place=str(output.parent),
+        program=packages.program(),
         source=source.origin,
         layout=source.layout,
         rows=source.rows,
@@ -234,5 +236,5 @@ def _command() -> str:
 
     name = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else ""
     if name in ("gristmill", "__main__.py"):
-        return "gristmill " + " ".join(shlex.quote(a) for a in sys.argv[1:])
+        return f"{packages.program()} " + " ".join(shlex.quote(a) for a in sys.argv[1:])
     return "gristmill.fit(...)"

@@ -38,17 +38,19 @@ class Quickstart:
 
     def summary(self) -> str:
         """What a person reads at the end, with the next commands."""
-        bundle, data = shlex.quote(str(self.result.bundle)), Path(self.example).parents[1]
-        program = packages.program()
+        program, data = packages.program(), Path(self.example).parents[1]
+        bundle = shlex.quote(str(self.result.bundle))
         return "\n".join(
             (
                 self.result.summary(),
                 "",
                 f"Verified in a fresh process; {self.example} is a {self.truth}, predicted: {self.predicted}",
                 "Next, try:",
-                f"  {program} predict {bundle} {shlex.quote(str(self.example))}",
-                f"  {program} serve {bundle}        then open http://127.0.0.1:8000",
-                f"  {program} fit YOUR_PICTURES --time 10m     (one folder per class, like {data})",
+                f"  {program} predict {bundle} {shlex.quote(self.example)}",
+                f"  {program} serve {bundle}",
+                "    (then open http://127.0.0.1:8000)",
+                f"  {program} fit YOUR_PICTURES --time 10m",
+                f"    (one folder per class, like {data})",
             )
         )
 
@@ -118,6 +120,6 @@ def _fresh(*arguments: str) -> str:
         raise VerificationError(
             f"`gristmill {arguments[0]}` in a fresh process must succeed.",
             got=done.stderr.strip() or done.stdout.strip(),
-            next_step="gristmill doctor says whether something is missing here",
+            next_step=f"run it by hand: {packages.program()} {shlex.join(arguments)}",
         )
     return done.stdout

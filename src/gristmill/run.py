@@ -293,7 +293,7 @@ def _result(path: Path) -> dict[str, Any]:
 
 
 def prune(path: Path) -> int:
-    """Delete what a finished run no longer needs (segments and logs); returns the bytes freed.
+    """Delete what a finished run no longer needs (segments, logs, the rival); returns the bytes freed.
 
     A pruned run cannot go on, so this is marked in run.json before anything is deleted.
 
@@ -307,11 +307,13 @@ def prune(path: Path) -> int:
         _check_finished(path)
         write_json(path / "run.json", {**read_json(path / "run.json"), "pruned": True})
         freed = 0
-        for name in ("segments", "logs"):
-            target = path / name
+        for target in (path / "segments", path / "logs"):
             if target.is_dir():
                 freed += sum(f.stat().st_size for f in target.rglob("*") if f.is_file())
                 shutil.rmtree(target)
+        if (rival := path / "traditional.grist").is_file():
+            freed += rival.stat().st_size
+            rival.unlink()
         return freed
 
 

@@ -60,7 +60,11 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         if not hasattr(X, "__len__"):
             raise _not_in_memory(X)
         if len(X) != len(y):
-            raise DataError("X and y must have the same length.", got=f"{len(X)} and {len(y)}")
+            raise DataError(
+                "X and y must have the same length.",
+                got=f"{len(X)} and {len(y)}",
+                next_step="give one label or value for each row",
+            )
         with tempfile.TemporaryDirectory(prefix="gristmill-") as folder:
             out = Path(folder) / "model.grist" if self.out is None else self.out
             self.result_ = fit(
@@ -102,7 +106,11 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         predictions = self._runtime().predict(_inputs(_frame(X)))
         bad = next((p for p in predictions if p.error), None)
         if bad is not None:
-            raise DataError("Every row must be readable.", got=f"{bad.input}: {bad.error}")
+            raise DataError(
+                "Every row must be readable.",
+                got=f"{bad.input}: {bad.error}",
+                next_step="mend or leave out that row; gristmill.load(BUNDLE).predict answers the others",
+            )
         return predictions
 
 

@@ -722,6 +722,27 @@ def test_bad_input_gets_a_sentence_and_a_code_and_leaves_nothing_behind(
     assert contents(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        pytest.param(single_pixels, (), id="pictures of one pixel"),
+        pytest.param(table(column("gr\u00fcn", "rot").encode("cp1252")), TARGET, id="another encoding"),
+        pytest.param(table(GOOD.replace(",", ";")), ("--target", "price"), id="another separator"),
+    ],
+)
+def test_odd_but_usable_data_end_in_a_bundle_that_reads_them(
+    make: Callable[[Path], Path], options: tuple[str, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = make(tmp_path)
+    code, err = told(capfd, *fit(data, *options))
+    assert code == 0, err
+    code, out, err = answered(capfd, "predict", tmp_path / "a.grist", data, "--json")
+    assert code == 0, err
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert len(rows) >= 8
+    assert not [r["error"] for r in rows if r.get("error")]
+
+
 @pytest.mark.parametrize("room", range(6))
 def test_a_full_disk_is_told_and_leaves_no_run_behind(
     room: int, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

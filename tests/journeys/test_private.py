@@ -97,6 +97,7 @@ def test_fit_predict_and_serve_connect_to_nothing(flowers: Path, tmp_path: Path)
     server = _watched(tmp_path / "serve", "serve", str(bundle), "--port", "8931")
     try:
         assert _answers("http://127.0.0.1:8931/v2/health/ready")
+        assert _predicted("http://127.0.0.1:8931/predict", {"petal_length": 1.4, "petal_width": 0.2})
     finally:
         for child in psutil.Process(server.pid).children():  # strace itself holds signals back
             child.terminate()
@@ -120,6 +121,14 @@ def test_a_fit_on_pictures_with_the_embedded_weights_connects_to_nothing(
     assert _strangers(trace) == []
     trained = [json.loads(p.read_text()) for p in tmp_path.glob("few.run/segments/*/outcome.json")]
     assert "lite0" in json.dumps([t["segment"]["config"] for t in trained]), "the weights were read"
+
+
+def _predicted(address: str, row: dict[str, float]) -> str:
+    """The label that the server gives one row."""
+    body, headers = json.dumps({"rows": [row]}).encode(), {"Content-Type": "application/json"}
+    asked = urllib.request.Request(address, data=body, headers=headers, method="POST")
+    with urllib.request.urlopen(asked, timeout=30) as response:
+        return str(json.load(response)["predictions"][0]["label"])
 
 
 def _answers(address: str) -> bool:

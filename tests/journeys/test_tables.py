@@ -74,6 +74,17 @@ def test_counted_mode_repeats_itself(made: gristmill.Result, flowers: Path, tmp_
     assert len(own) == 1 and own[0]["own_s"] > 0.0 and own[0]["seconds"] > 0.0, "what the driver itself used"
 
 
+def test_the_tour_and_the_source_name_every_file_of_a_run(made: gristmill.Result, repository: Path) -> None:
+    from gristmill import run
+
+    present = {p.name for p in made.bundle.with_suffix(".run").iterdir()}
+    tour = (repository / "docs" / "tour.md").read_text(encoding="utf-8")
+    for page in (str(run.__doc__), tour):
+        folder = page.partition(".run/\n")[2]
+        named = {line.split()[0].split("/")[0] for line in folder.splitlines() if line.startswith("  ")}
+        assert present <= named, present - named
+
+
 def test_a_pruned_run_prints_its_result_and_refuses_more_time(
     made: gristmill.Result, flowers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -133,6 +133,9 @@ def test_commands_can_be_copied(example) -> None:
     assert using(report)[0].command == "gristmill predict 'my photos.grist' new_pictures/"
     assert using(replace(report, bundle="-rf.grist"))[1].command == "gristmill serve ./-rf.grist"
     assert using(replace(report, evaluation=None)) == []
+    full = replace(report, place="/my runs", program="'/my clone/gristmill'")
+    assert using(full)[1].command == "'/my clone/gristmill' serve '/my runs/my photos.grist'"
+    assert using(full.without_examples())[1].command == "gristmill serve 'my photos.grist'", "it travels"
     assert any("--time 20m" in s.text for s in improving(report))
 
 

@@ -88,7 +88,11 @@ def _table(
         if len(values) != count:
             raise _lengths(len(values), count)
         if name != target_name and values.ndim != 1:
-            raise DataError("A column must have one value a row.", got=f'"{name}" has shape {values.shape}')
+            raise DataError(
+                "A column must have one value a row.",
+                got=f'"{name}" has shape {values.shape}',
+                next_step="give each of its values a column of its own, or leave it out",
+            )
     stamps = [f"{name}\0{_digest(values)}\n" for name, values in columns.items()]
     return Rows(
         origin="memory",
@@ -144,7 +148,11 @@ def _picture_list(x: Any) -> tuple[list[Any], str]:
         return list(x), f"pictures in an array of {x.shape[2]} x {x.shape[1]} pixels"
     items = [os.fspath(item) if isinstance(item, os.PathLike) else item for item in x]
     if not items:
-        raise DataError("There must be at least two classes to tell apart.", got="no pictures at all")
+        raise DataError(
+            "There must be at least two classes to tell apart.",
+            got="no pictures at all",
+            next_step="give a list of paths or pictures, and a label for each",
+        )
     if all(isinstance(item, str) for item in items):
         return items, "pictures from a list of paths"
     for i, item in enumerate(items):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -136,7 +137,11 @@ def _store(path: Path, draft: Manifest, files: dict[str, bytes]) -> Verification
         write_archive(temporary, {MANIFEST: text.encode(), **files})
         found = verify(temporary)
         if not found.ok:
-            raise VerificationError("A bundle must do what it promises before it is kept.", got=found.fault)
+            raise VerificationError(
+                "A bundle must do what it promises before it is kept.",
+                got=found.fault,
+                next_step="nothing was written; run it again, and report it when it says this again",
+            )
         os.replace(temporary, path)
         _flush_folder(path.parent)
     finally:
@@ -223,7 +228,9 @@ def read_text(path: str | os.PathLike[str], member: str) -> str:
         manifest = manifests.read(archive)
         if member not in manifest.files:
             raise BundleError(
-                "The bundle must hold what is asked for.", got=f"{member} is not in {archive.path.name}"
+                "The bundle must hold what is asked for.",
+                got=f"{member} is not in {archive.path.name}",
+                next_step=f"gristmill inspect {shlex.quote(str(archive.path))} shows what it holds",
             )
         return archive.read_hashed(member, manifest.files[member].sha256).decode()
 
@@ -235,6 +242,9 @@ def digest(path: str | os.PathLike[str]) -> str:
 
 
 # ------------------------------------------------------------------ parts of writing
+
+ANOTHER = "leave this member out, or train another one"
+"""What to do about a model that cannot be part of a bundle."""
 
 
 def _answers(task: Task, calibration: Calibration) -> tuple[Answer, ...]:
@@ -259,13 +269,15 @@ def _golden(draft: Manifest, files: Mapping[str, bytes]) -> dict[str, bytes]:
     outputs = model.outputs([e.input for e in found])
     if not np.isfinite(outputs).all():
         bad = next(e.name for e, row in zip(found, outputs, strict=True) if not np.isfinite(row).all())
-        raise VerificationError("A model must answer every golden input with a finite number.", got=bad)
+        raise VerificationError(
+            "A model must answer every golden input with a finite number.", got=bad, next_step=ANOTHER
+        )
     record = json.dumps(golden.expected(found, outputs), indent=1, allow_nan=False)
     return {**{e.name: e.data for e in found if e.row is None}, golden.EXPECTED: record.encode()}
 
 
 def _unusable(what: str) -> VerificationError:
-    return VerificationError("A member must be a usable model.", got=what)
+    return VerificationError("A member must be a usable model.", got=what, next_step=ANOTHER)
 
 
 def _bytes(path: Path) -> bytes:

@@ -182,7 +182,11 @@ def _table(graph: Graph, meta: Mapping[str, Any], *, codes: bool) -> str:
     if codes and shape["cardinalities"]:
         parts.append(graph.node("Cast", graph.input("codes", np.int64, len(shape["cardinalities"])), to=1))
     if not parts:
-        raise UsageError("A table model must read at least one column.", got="none")
+        raise UsageError(
+            "A table model must read at least one column.",
+            got="none",
+            next_step="give the member numbers or categories",
+        )
     return parts[0] if len(parts) == 1 else graph.node("Concat", *parts, axis=1)
 
 

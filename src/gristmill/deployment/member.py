@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gristmill.data.image import to_square
 from gristmill.data.table import TableEncoder
+from gristmill.deployment.archive import AGAIN
 from gristmill.deployment.manifest import Member
 from gristmill.deployment.screen import UnsafeModelError, screen
 from gristmill.errors import GristmillError, VerificationError
@@ -97,6 +98,7 @@ class Runner:
             raise VerificationError(
                 "A model must run on what its preprocessing gives it.",
                 got=f"{self.member.file}: {str(error).splitlines()[0][:160]}",
+                next_step=AGAIN,
             ) from None
         return np.asarray(found, np.float32)
 
@@ -200,7 +202,9 @@ def seconds_per_rows(folder: Path, counts: Sequence[int], *, threads: int = 1) -
 def _broken(folder: Path) -> Refused:
     def made(what: str) -> VerificationError:
         return VerificationError(
-            "A member must be a model and its description.", got=f"{folder.name}: {what}"
+            "A member must be a model and its description.",
+            got=f"{folder.name}: {what}",
+            next_step="export it again from its checkpoint",
         )
 
     return made

@@ -141,7 +141,11 @@ def build(config: Config, task: Task, shape: Shape | None = None) -> nn.Module:
     """The network of a configuration, freshly initialised (`mbconv.pretrained`: with embedded weights)."""
     chosen = family(config["family"])
     if chosen.build is None:
-        raise UsageError("Only a network family can be built.", got=chosen.name)
+        raise UsageError(
+            "Only a network family can be built.",
+            got=chosen.name,
+            next_step=f"choose one of {', '.join(f.name for f in _CATALOG if f.build is not None)}",
+        )
     network: nn.Module = chosen.build(config, task, shape)
     return network
 

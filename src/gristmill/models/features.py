@@ -55,10 +55,16 @@ def backbone_onnx(name: str, resolution: int, channels: int) -> Path:
         ResourceError: if its weights are not installed.
     """
     if name not in BACKBONES:
-        raise UsageError(f"A backbone must be one of {', '.join(BACKBONES)}.", got=name)
+        raise UsageError(
+            f"A backbone must be one of {', '.join(BACKBONES)}.", got=name, next_step=f"use {BACKBONES[0]}"
+        )
     step = CELLS if name == "hog" else 32
     if resolution < step or resolution % step:
-        raise UsageError(f"The side of pictures for {name} must be a multiple of {step}.", got=resolution)
+        raise UsageError(
+            f"The side of pictures for {name} must be a multiple of {step}.",
+            got=resolution,
+            next_step=f"use {max(step, resolution // step * step)}",
+        )
     path = cache_folder() / "backbones" / f"{name}-{resolution}-{channels}-v{VERSION}.onnx"
     if not path.is_file():
         write_atomically(path, graph(name, resolution, channels).SerializeToString())

@@ -63,7 +63,11 @@ def layers(config: Mapping[str, Any], task: Task) -> tuple[Layer, ...]:
 
     chosen = family(config["family"])
     if chosen.name not in _LAYERS:
-        raise UsageError("Layers are counted for picture networks.", got=chosen.name)
+        raise UsageError(
+            "Layers are counted for picture networks.",
+            got=chosen.name,
+            next_step=f"choose one of {', '.join(_LAYERS)}",
+        )
     size = {"channels": picture(task)[0], "side": resolution(config, task), "outputs": task.target.outputs}
     named = {p.name.split(".")[1]: chosen.get(config, p.name.split(".")[1]) for p in chosen.parameters}
     return tuple(_LAYERS[chosen.name]({**named, **size}))

@@ -113,6 +113,10 @@ class RunReport:
     """When, as `2026-01-31 14:05 UTC`."""
     bundle: str = ""
     """File name of the model, NAME.grist; the commands under "next" use it."""
+    place: str = ""
+    """The folder of the model; empty in the copy that a bundle carries."""
+    program: str = "gristmill"
+    """How a terminal on that machine starts gristmill; the name alone in the copy that a bundle carries."""
     source: str = ""
     """Where the data came from, as shown to the reader (not necessarily an absolute path)."""
     layout: str = ""
@@ -181,6 +185,8 @@ class RunReport:
         """The copy that a bundle carries: no picture, no file name and no cell of the user's data."""
         return replace(
             self,
+            place="",
+            program="gristmill",
             source="",
             command="",
             thumbnails={},

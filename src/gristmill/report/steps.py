@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from gristmill.report.doubts import FEW_TO_LEARN, FEW_TO_TEST
@@ -141,7 +142,8 @@ def using(report: RunReport) -> list[Step]:
     """How the model is used; empty when there is none."""
     if not report.bundle or report.evaluation is None:
         return []
-    name = shlex.quote(visible(report.bundle))
+    program = visible(report.program)
+    name = shlex.quote(visible(str(PurePath(report.place, report.bundle))))
     name = f"./{name}" if name.startswith("-") else name  # or the command takes it for an option
     new = "new_pictures/" if report.has_pictures else "new_rows.csv"
     known = "labelled_pictures/" if report.has_pictures else "labelled_rows.csv"
@@ -153,16 +155,16 @@ def using(report: RunReport) -> list[Step]:
         Step(
             title="Use it",
             text=f"For each {noun(report)}: {answer}.",
-            command=f"gristmill predict {name} {new}",
+            command=f"{program} predict {name} {new}",
         ),
         Step(
             title="Serve it",
             text=f"An HTTP address for programs, and a page to {drop}.",
-            command=f"gristmill serve {name}",
+            command=f"{program} serve {name}",
         ),
         Step(
             title="Check it on newer data",
             text="The same figures on data with known answers.",
-            command=f"gristmill evaluate {name} {known}",
+            command=f"{program} evaluate {name} {known}",
         ),
     ]

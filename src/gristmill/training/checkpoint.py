@@ -71,7 +71,9 @@ def load_tensors(path: Path, sha256: str | None = None) -> tuple[dict[str, np.nd
             return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DataError(
-            "A checkpoint must be a safetensors file with a description.", got=f"{path}: {error}"
+            "A checkpoint must be a safetensors file with a description.",
+            got=f"{path}: {error}",
+            next_step="ask the segment again",
         ) from None
 
 

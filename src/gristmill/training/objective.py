@@ -113,7 +113,11 @@ def row_weights(
     if weights is None:
         return None
     if not weights.sum() > 0:
-        raise DataError("The weights of a view must have a positive sum.", got=float(weights.sum()))
+        raise DataError(
+            "The weights of a view must have a positive sum.",
+            got=float(weights.sum()),
+            next_step="give at least one training row a positive weight",
+        )
     return np.asarray(weights / weights.mean(), dtype=np.float32)
 
 

@@ -375,7 +375,11 @@ def _resume(training: Training, trunk: Outcome) -> None:
     arrays, meta = checkpoint.load_tensors(path, artefact.sha256)
     tensors = {k: torch.from_numpy(v) for k, v in arrays.items()}
     if not any(k.startswith("network.") for k in tensors):
-        raise DataError("Only a trunk can be resumed; a cooldown is an end.", got=trunk.id)
+        raise DataError(
+            "Only a trunk can be resumed; a cooldown is an end.",
+            got=trunk.id,
+            next_step="resume the trunk that it branched off",
+        )
     training.network.load_state_dict(_under(tensors, "network."))
     training.average.network.load_state_dict(_under(tensors, checkpoint.AVERAGED))
     load_optimizer_tensors(training.optimizers, training.network, _under(tensors, "optimizer."))
