@@ -380,14 +380,15 @@ class Race:
             if set(config) <= {"family", VIEW}:
                 continue  # nothing to be chosen: a floor, which the portfolio has tried
             view = str(config.pop(VIEW))
-            key = ledger.key(config, view)
-            if key in ledger.by_key or key in ledger.refused:
+            candidate = ledger.candidate(config, view, "proposal")
+            if not self._may_enter(ledger, candidate):
                 continue
-            candidate = ledger.candidate(config, view, "proposal", key=key)
-            if self._may_enter(ledger, candidate):
-                step = self._entry(ledger, candidate, left, exempt=False)
-                if isinstance(step, Step) and self._can_matter(ledger, candidate, left, step.to_rows):
-                    yield step
+            step = self._entry(ledger, candidate, left, exempt=False)
+            if not isinstance(step, Step) or not self._can_matter(ledger, candidate, left, step.to_rows):
+                continue
+            # asked last, for the key is hashed then: most that is drawn near the end is too expensive
+            if candidate.key not in ledger.by_key and candidate.key not in ledger.refused:
+                yield step
 
     # entering
 
